@@ -1,1 +1,17 @@
+//! Loads, checks, links, limits and calls plugins. The only crate that names wasmtime.
+//!
+//! A plugin is never trusted: no guest is entered without a deadline, what it hands over is checked before anything else
+//! sees it, and an instance that trapped or ran out of time is never entered again. What it may do to the node is
+//! decided by [`picket_agent_services`], which this crate only relays to.
 
+mod error;
+mod host;
+mod limits;
+mod plugin;
+mod sink;
+
+pub use error::{CODES, Code, ControlError, Failure, Fault, Phase, PluginError};
+pub use host::{Host, HostError, HostOptions};
+pub use limits::{AskedLimits, Limits};
+pub use plugin::{CollectStats, Plugin, PluginInfo, PluginSpec, PluginState};
+pub use sink::SampleSink;

@@ -1,1 +1,18 @@
+//! The capabilities: every effect that a plugin can have on the node, and the only door to them.
+//!
+//! An effect takes a [`grants::Grant`], and only [`grants::admit`] makes one, so no path leads around the
+//! operator's word. Requests and answers are plain owned data ([`Request`], [`Response`]): what calls a plugin and
+//! what acts for it can later stand in two processes with a socket between them. Nothing here knows of WASM.
 
+pub mod always;
+pub mod files;
+pub mod grants;
+pub mod http;
+mod message;
+pub mod store;
+pub mod system;
+
+mod services;
+
+pub use message::{Request, Response};
+pub use services::{ServiceLimits, Services, ServicesError, ServicesOptions};

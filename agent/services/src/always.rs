@@ -1,0 +1,1 @@
+//! What every plugin has without a grant: log, clock, random.

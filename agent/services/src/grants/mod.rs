@@ -1,0 +1,475 @@
+//! Who may do what: the scopes that a manifest asks for and an operator grants, and the gate between them.
+//!
+//! Deny by default. Two of the three checks stand here: at load ([`admit`]: what the component imports and what its
+//! manifest needs must lie within the grants) and at each call (the [`Grant`] carries the compiled scope). The one
+//! between them, that an interface which was not granted does not exist for the plugin, is the linker's.
+//! A [`Grant`] cannot be made outside this module: a service that takes one cannot be reached without the operator.
+
+mod path;
+mod url;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use picket_proto::model::PluginId;
+use serde::{Deserialize, Serialize};
+
+pub use path::{InvalidPattern, PathPattern, PathSet};
+pub use url::{AddressRule, RuleSet, UrlRefusal};
+
+/// One capability with its scope: the same words in a manifest's `[[needs]]` and in the operator's
+/// `[[plugins.NAME.grants]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "capability", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Scope {
+    /// Keys and values that outlive the agent, this many bytes of them.
+    Store { bytes: u64 },
+    /// Reading of files, and the fill of file systems. Patterns as [`PathPattern`] says.
+    Files {
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        read: Vec<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        filesystems: Vec<String>,
+    },
+    /// Outgoing HTTP to these places.
+    Http { urls: Vec<UrlRule> },
+    /// uname(2) and the local time zone.
+    System {},
+}
+
+/// Where a plugin may send HTTP to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UrlRule {
+    /// `http` or `https`; none: both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// A name, an IP address, `*.suffix` or `*`. In a manifest's needs `*` means: whatever host its settings name.
+    pub host: String,
+    /// None: the scheme's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whole segments: `/metrics` allows `/metrics` and `/metrics/x`, not `/metrics2`.
+    #[serde(default = "slash")]
+    pub path_prefix: String,
+    #[serde(default = "get_only")]
+    pub methods: Vec<String>,
+    /// Addresses that are not public too (loopback, private networks). Needless where `host` is an IP address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_private: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRule>,
+}
+
+/// A secret that the host puts into a request's header. The plugin knows its name, never its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRule {
+    pub name: String,
+    /// Where the value stands (its trailing newline is cut). The operator's to say: a manifest leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    #[serde(default = "authorization")]
+    pub header: String,
+    /// Put before the value: `"Bearer "`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+
+fn get_only() -> Vec<String> {
+    vec!["GET".to_owned()]
+}
+
+fn authorization() -> String {
+    "authorization".to_owned()
+}
+
+/// A manifest's `[[needs]]`: a scope and the reason that an operator reads beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    pub scope: Scope,
+    pub why: String,
+}
+
+impl<'de> Deserialize<'de> for Need {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut map = serde_json::Map::deserialize(d)?;
+        let why = match map.remove("why") {
+            Some(serde_json::Value::String(why)) if !why.trim().is_empty() => why,
+            Some(_) => return Err(D::Error::custom("`why` must be a sentence")),
+            None => return Err(D::Error::missing_field("why")),
+        };
+        let scope = Scope::deserialize(serde_json::Value::Object(map)).map_err(D::Error::custom)?;
+        Ok(Self { scope, why })
+    }
+}
+
+/// The interfaces that need a grant. `log`, `clock` and `random` are always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Capability {
+    Store,
+    Files,
+    Http,
+    System,
+}
+
+impl Capability {
+    pub const ALL: [Self; 4] = [Self::Store, Self::Files, Self::Http, Self::System];
+
+    /// The word in grants, and the interface's name in `picket:host`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Files => "files",
+            Self::Http => "http",
+            Self::System => "system",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|c| c.word() == word)
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Scope {
+    pub const fn capability(&self) -> Capability {
+        match self {
+            Self::Store { .. } => Capability::Store,
+            Self::Files { .. } => Capability::Files,
+            Self::Http { .. } => Capability::Http,
+            Self::System {} => Capability::System,
+        }
+    }
+}
+
+/// The operator's permission for one plugin to use one capability within a scope. Made by [`admit`] alone.
+#[derive(Debug)]
+pub struct Grant {
+    plugin: PluginId,
+    scope: Compiled,
+}
+
+/// A scope made ready for the check of each call.
+#[derive(Debug)]
+pub(crate) enum Compiled {
+    Store { bytes: u64 },
+    Files { read: PathSet, filesystems: PathSet, desk: crate::files::Desk },
+    Http { rules: RuleSet },
+    System,
+}
+
+impl Grant {
+    pub const fn plugin(&self) -> &PluginId {
+        &self.plugin
+    }
+
+    pub const fn capability(&self) -> Capability {
+        match self.scope {
+            Compiled::Store { .. } => Capability::Store,
+            Compiled::Files { .. } => Capability::Files,
+            Compiled::Http { .. } => Capability::Http,
+            Compiled::System => Capability::System,
+        }
+    }
+
+    pub(crate) const fn scope(&self) -> &Compiled {
+        &self.scope
+    }
+}
+
+/// What a plugin may use: a grant for each capability that the operator granted and the plugin imports.
+#[derive(Debug, Default)]
+pub struct Admission {
+    grants: Vec<Grant>,
+}
+
+impl Admission {
+    pub fn grant(&self, capability: Capability) -> Option<&Grant> {
+        self.grants.iter().find(|g| g.capability() == capability)
+    }
+
+    pub fn capabilities(&self) -> impl Iterator<Item = Capability> {
+        self.grants.iter().map(Grant::capability)
+    }
+}
+
+/// Why a plugin was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Needs or imports that no grant covers. The text holds the exact lines that would grant them.
+    #[error("{what}. To grant it, add to the agent's config:\n\n{lines}")]
+    NotGranted { what: String, lines: String },
+    /// The component imports a capability that its own manifest does not name.
+    #[error(
+        "the component imports `{capability}`, but its manifest has no [[needs]] with capability = \"{capability}\": \
+         its author must state the scope and the reason"
+    )]
+    NotNamed { capability: Capability },
+    #[error("in {place}: {problem}")]
+    Malformed { place: &'static str, problem: String },
+}
+
+/// The gate at load. `needs` is the manifest's list, or none where the component has no manifest; `imports` is what
+/// the component's type names. Grants that the plugin does not import are left out of the admission.
+///
+/// # Errors
+/// [`Refusal`]: an import or a need without a grant, or a scope that makes no sense.
+pub fn admit(
+    plugin: &PluginId,
+    needs: Option<&[Need]>,
+    imports: &BTreeSet<Capability>,
+    grants: &[Scope],
+) -> Result<Admission, Refusal> {
+    let mut admission = Admission::default();
+    for capability in Capability::ALL {
+        let granted = Compiled::of("the operator's grants", capability, grants.iter())?;
+        let asked: Vec<&Need> =
+            needs.unwrap_or_default().iter().filter(|n| n.scope.capability() == capability).collect();
+        // A malformed need is the author's fault, whether or not the operator grants it.
+        Compiled::of("the manifest's needs", capability, asked.iter().map(|n| &n.scope))?;
+        let imported = imports.contains(&capability);
+        if imported && needs.is_some() && asked.is_empty() {
+            return Err(Refusal::NotNamed { capability });
+        }
+        let missing: Vec<Need> = asked
+            .iter()
+            .filter_map(|n| {
+                let scope = uncovered(&n.scope, grants)?;
+                Some(Need { scope, why: n.why.clone() })
+            })
+            .collect();
+        if !missing.is_empty() {
+            let what = format!("the plugin needs `{capability}` beyond what it is granted");
+            return Err(Refusal::NotGranted { what, lines: lines(plugin, &missing) });
+        }
+        match granted {
+            Some(scope) if imported => admission.grants.push(Grant { plugin: plugin.clone(), scope }),
+            None if imported => {
+                let example = Need { scope: example(capability), why: "say here what it may reach".to_owned() };
+                return Err(Refusal::NotGranted {
+                    what: format!("the component imports `{capability}`, which is not granted"),
+                    lines: lines(plugin, &[example]),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(admission)
+}
+
+impl Compiled {
+    fn of<'a>(
+        place: &'static str,
+        capability: Capability,
+        scopes: impl Iterator<Item = &'a Scope>,
+    ) -> Result<Option<Self>, Refusal> {
+        let malformed = |problem: String| Refusal::Malformed { place, problem };
+        let mut found = false;
+        let mut store = 0;
+        let (mut reads, mut mounts, mut rules) = (Vec::new(), Vec::new(), Vec::new());
+        for scope in scopes.filter(|s| s.capability() == capability) {
+            found = true;
+            match scope {
+                Scope::Store { bytes } => store = store.max(*bytes),
+                Scope::Files { read, filesystems } => {
+                    reads.extend_from_slice(read);
+                    mounts.extend_from_slice(filesystems);
+                }
+                Scope::Http { urls } => rules.extend_from_slice(urls),
+                Scope::System {} => {}
+            }
+        }
+        if !found {
+            return Ok(None);
+        }
+        Ok(Some(match capability {
+            Capability::Store => Self::Store { bytes: store },
+            Capability::Files => Self::Files {
+                read: PathSet::new(&reads).map_err(|e| malformed(e.to_string()))?,
+                filesystems: PathSet::new(&mounts).map_err(|e| malformed(e.to_string()))?,
+                desk: crate::files::Desk::default(),
+            },
+            Capability::Http => Self::Http { rules: RuleSet::new(rules).map_err(malformed)? },
+            Capability::System => Self::System,
+        }))
+    }
+}
+
+/// The part of a need that no grant covers.
+fn uncovered(need: &Scope, grants: &[Scope]) -> Option<Scope> {
+    match need {
+        Scope::Store { bytes } => {
+            let enough = grants.iter().any(|g| matches!(g, Scope::Store { bytes: b } if b >= bytes));
+            (!enough).then(|| need.clone())
+        }
+        Scope::Files { read, filesystems } => {
+            let granted = |of: fn(&Scope) -> &[String], path: &String| {
+                grants.iter().flat_map(|g| of(g).iter()).any(|g| path::covers(g, path))
+            };
+            let left = |list: &[String], of: fn(&Scope) -> &[String]| -> Vec<String> {
+                list.iter().filter(|p| !granted(of, p)).cloned().collect()
+            };
+            let none = !grants.iter().any(|g| g.capability() == Capability::Files);
+            let rest = Scope::Files {
+                read: left(read, read_of),
+                filesystems: left(filesystems, filesystems_of),
+            };
+            (none || !read_of(&rest).is_empty() || !filesystems_of(&rest).is_empty()).then_some(rest)
+        }
+        Scope::Http { urls } => {
+            let granted: Vec<&UrlRule> = grants
+                .iter()
+                .flat_map(|g| match g {
+                    Scope::Http { urls } => urls.as_slice(),
+                    _ => &[],
+                })
+                .collect();
+            let rest: Vec<UrlRule> =
+                urls.iter().filter(|n| !granted.iter().any(|g| url::covers(g, n))).cloned().collect();
+            (granted.is_empty() || !rest.is_empty()).then_some(Scope::Http { urls: rest })
+        }
+        Scope::System {} => {
+            (!grants.iter().any(|g| matches!(g, Scope::System {}))).then_some(Scope::System {})
+        }
+    }
+}
+
+fn read_of(scope: &Scope) -> &[String] {
+    match scope {
+        Scope::Files { read, .. } => read,
+        _ => &[],
+    }
+}
+
+fn filesystems_of(scope: &Scope) -> &[String] {
+    match scope {
+        Scope::Files { filesystems, .. } => filesystems,
+        _ => &[],
+    }
+}
+
+fn example(capability: Capability) -> Scope {
+    match capability {
+        Capability::Store => Scope::Store { bytes: 65_536 },
+        Capability::Files => Scope::Files { read: vec!["/path/to/read".to_owned()], filesystems: Vec::new() },
+        Capability::Http => Scope::Http {
+            urls: vec![UrlRule {
+                scheme: None,
+                host: "host.example".to_owned(),
+                port: None,
+                path_prefix: slash(),
+                methods: get_only(),
+                allow_private: false,
+                secret: None,
+            }],
+        },
+        Capability::System => Scope::System {},
+    }
+}
+
+/// The TOML that grants these needs.
+fn lines(plugin: &PluginId, needs: &[Need]) -> String {
+    let mut out = String::new();
+    for need in needs {
+        for line in need.why.lines() {
+            out.push_str(&format!("# why: {line}\n"));
+        }
+        out.push_str(&format!("[[plugins.{}.grants]]\n", quoted_key(plugin.as_str())));
+        out.push_str(&scope_lines(&need.scope));
+        out.push('\n');
+    }
+    out
+}
+
+fn quoted_key(key: &str) -> String {
+    if key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
+        key.to_owned()
+    } else {
+        string(key)
+    }
+}
+
+/// A TOML basic string. Rust's own escapes are TOML's but for the braces of `\u{…}`.
+fn string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn list(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|i| string(i)).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+fn scope_lines(scope: &Scope) -> String {
+    let mut out = format!("capability = \"{}\"\n", scope.capability());
+    match scope {
+        Scope::Store { bytes } => out.push_str(&format!("bytes = {bytes}\n")),
+        Scope::Files { read, filesystems } => {
+            if !read.is_empty() {
+                out.push_str(&format!("read = {}\n", list(read)));
+            }
+            if !filesystems.is_empty() {
+                out.push_str(&format!("filesystems = {}\n", list(filesystems)));
+            }
+        }
+        Scope::Http { urls } => {
+            let rules: Vec<String> = urls.iter().map(|u| format!("  {}", rule_line(u))).collect();
+            out.push_str(&format!("urls = [\n{},\n]\n", rules.join(",\n")));
+        }
+        Scope::System {} => {}
+    }
+    out
+}
+
+fn rule_line(rule: &UrlRule) -> String {
+    let mut parts = Vec::new();
+    if let Some(scheme) = &rule.scheme {
+        parts.push(format!("scheme = {}", string(scheme)));
+    }
+    parts.push(format!("host = {}", string(&rule.host)));
+    if let Some(port) = rule.port {
+        parts.push(format!("port = {port}"));
+    }
+    if rule.path_prefix != "/" {
+        parts.push(format!("path_prefix = {}", string(&rule.path_prefix)));
+    }
+    if rule.methods != get_only() {
+        parts.push(format!("methods = {}", list(&rule.methods)));
+    }
+    if rule.allow_private {
+        parts.push("allow_private = true".to_owned());
+    }
+    if let Some(secret) = &rule.secret {
+        parts.push(format!(
+            "secret = {{ name = {}, header = {}, prefix = {}, file = \"/path/to/the/secret\" }}",
+            string(&secret.name),
+            string(&secret.header),
+            string(&secret.prefix)
+        ));
+    }
+    format!("{{ {} }}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests;
