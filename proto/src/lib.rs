@@ -1,6 +1,8 @@
 //! What agent and aggregator say to each other: the gRPC types, the model they describe, and the columns
 //! in which samples travel. Fields are only ever added.
 
+pub mod columns;
+pub mod definitions;
 pub mod model;
 
 /// The uplink: generated from `picket/v1/uplink.proto`.

@@ -71,7 +71,10 @@ pub fn check_label_name(name: &str) -> Result<(), InvalidName> {
         c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit())
     })?;
     if name.starts_with("__") {
-        return Err(InvalidName::Reserved { name: name.to_owned(), why: "names with __ are Prometheus's own" });
+        return Err(InvalidName::Reserved {
+            name: name.to_owned(),
+            why: "names with __ are Prometheus's own",
+        });
     }
     Ok(())
 }
@@ -95,6 +98,11 @@ macro_rules! id {
             pub fn new(text: &str) -> Result<Self, InvalidName> {
                 check_id($what, text)?;
                 Ok(Self(text.into()))
+            }
+
+            /// Whether `new` would take this text, without an allocation.
+            pub fn check(text: &str) -> Result<(), InvalidName> {
+                check_id($what, text)
             }
 
             pub fn as_str(&self) -> &str {
