@@ -1,0 +1,76 @@
+//! `cargo xtask bench`: measures Picket against named peers in the same run, pinned to one core.
+//!
+//! CPU is user and system time of the server process alone; the load comes from another core.
+
+mod fleet;
+mod process;
+mod remote_write;
+mod report;
+mod rows;
+mod setup;
+mod shape;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use crate::setup::Places;
+
+const ROWS: [&str; 6] = ["agent", "ingest", "wire", "exposition", "streams", "tax"];
+
+#[derive(Parser)]
+struct Args {
+    /// Rows to measure; all of them when none is named.
+    rows: Vec<String>,
+    /// Where the figures go as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Runs a figure; the median counts.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Smaller sizes, to see that it works: the figures are not for publishing.
+    #[arg(long)]
+    quick: bool,
+    #[arg(long, default_value = "target/release")]
+    binaries: PathBuf,
+    #[arg(long, default_value = "target/plugins")]
+    plugins: PathBuf,
+    #[arg(long, default_value = "target/parts")]
+    parts: PathBuf,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(unknown) = args.rows.iter().find(|r| !ROWS.contains(&r.as_str())) {
+        bail!("no row {unknown:?}; there are {}", ROWS.join(", "));
+    }
+    let places = Places { binaries: args.binaries, plugins: args.plugins, parts: args.parts };
+    let wanted = |row: &str| args.rows.is_empty() || args.rows.iter().any(|r| r == row);
+    let mut figures = Vec::new();
+    if wanted("agent") {
+        figures.extend(rows::agent::measure(&places, args.runs, args.quick).await?);
+    }
+    if wanted("ingest") {
+        figures.extend(rows::ingest::measure(&places, args.runs, args.quick).await?);
+    }
+    if wanted("wire") {
+        figures.extend(rows::wire::measure(&places, args.quick).await?);
+    }
+    if wanted("exposition") {
+        figures.extend(rows::exposition::measure(&places, args.runs, args.quick).await?);
+    }
+    if wanted("streams") {
+        figures.extend(rows::streams::measure(&places, args.runs, args.quick).await?);
+    }
+    if wanted("tax") {
+        figures.extend(rows::tax::measure(&places, args.runs, args.quick)?);
+    }
+    print!("{}", report::table(&figures));
+    if let Some(path) = args.json {
+        std::fs::write(&path, serde_json::to_vec_pretty(&figures)?)
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! A server under measurement: started pinned to one core, read through `/proc`, killed when dropped.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// The core that servers run on; the load comes from the other one.
+const SERVER_CORE: &str = "0";
+
+pub struct Server {
+    pub name: String,
+    child: Child,
+}
+
+impl Server {
+    /// Starts `program` pinned to the server core, `GOMAXPROCS=1`, its output in `log`.
+    pub fn start(name: &str, program: &Path, args: &[String], log: &Path) -> Result<Self> {
+        let out = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let child = Command::new("taskset")
+            .args(["-c", SERVER_CORE])
+            .arg(program)
+            .args(args)
+            .env("GOMAXPROCS", "1")
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("start {name}: {}", program.display()))?;
+        Ok(Self { name: name.to_owned(), child })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// User and system CPU seconds of the process so far (proc(5), `stat`, fields 14 and 15; ticks of 10 ms).
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+            .with_context(|| format!("{} is gone", self.name))?;
+        let rest = stat.rsplit_once(')').context("stat without a name")?.1;
+        let field = |n: usize| -> Result<f64> {
+            Ok(rest.split_whitespace().nth(n - 3).context("stat is short")?.parse::<f64>()?)
+        };
+        Ok((field(14)? + field(15)?) / 100.0)
+    }
+
+    /// Resident bytes now (proc(5), `status`, `VmRSS`).
+    pub fn rss(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that was resident since the mark was reset through `clear_refs` (proc(5), `status`, `VmHWM`).
+    pub fn peak_rss(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, key: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find(|l| l.starts_with(key)).context("a field of status is missing")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("a field of status has no number")?.parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Polls `ready` every 20 ms until it says so.
+pub async fn until<F: AsyncFnMut() -> bool>(what: &str, limit: Duration, mut ready: F) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if ready().await {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bail!("waited {limit:?} in vain for {what}")
+}
+
+/// A free TCP port of the loopback interface.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

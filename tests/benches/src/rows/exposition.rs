@@ -1,0 +1,98 @@
+//! Exposition of 10 k, 100 k and 1 M series against Prometheus' `/federate` of the same ones.
+
+use anyhow::Result;
+
+use crate::fleet::Agent;
+use crate::process::Server;
+use crate::remote_write::{Dialect, Sender, encode};
+use crate::report::Figure;
+use crate::rows::ingest::now_ms;
+use crate::setup::{Aggregator, Places, get, prometheus};
+use crate::shape::Shape;
+
+const ROW: &str = "exposition";
+const SERIES_PER_NODE: usize = 1000;
+
+pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let sizes: &[usize] = if quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] };
+    for &series in sizes {
+        eprintln!("exposition: {series} series");
+        let shapes: Vec<Shape> =
+            (0..series / SERIES_PER_NODE).map(|n| Shape::new(n, SERIES_PER_NODE)).collect();
+        let aggregator = Aggregator::start(places).await?;
+        let mut agents = Vec::new();
+        for (n, shape) in shapes.iter().enumerate() {
+            let tls = aggregator.authority.client(&shape.node)?;
+            let mut agent = Agent::connect(aggregator.uplink, tls, n as u64 + 1).await?;
+            agent.define(shape).await?;
+            agent.push(now_ms(), &shape.values).await?;
+            agent.settle().await?;
+            agents.push(agent);
+        }
+        let token = Some(aggregator.token.as_str());
+        let ours = scrapes(&aggregator.server, aggregator.http, "/metrics", token, runs, series).await?;
+        drop((agents, aggregator));
+
+        let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
+        let mut peer = Vec::new();
+        if let Some((server, port)) = prometheus(places, dir.path(), "global: {}\n", &[]).await? {
+            let sender = Sender::new(&format!("http://127.0.0.1:{port}/api/v1/write"), Dialect::PrometheusV2);
+            for shape in &shapes {
+                sender.send(encode(Dialect::PrometheusV2, shape, now_ms())?).await?;
+            }
+            let path = "/federate?match%5B%5D=%7B__name__%3D~%22bench_.%2B%22%7D";
+            peer = scrapes(&server, port, path, None, runs.min(3), series).await?;
+        }
+        let pick = |list: &[Scrape], f: fn(&Scrape) -> f64| list.iter().map(f).collect::<Vec<f64>>();
+        let aim = (series == 1_000_000).then_some(0.1);
+        for (what, unit, f, aim) in [
+            ("CPU", "s", (|s| s.cpu) as fn(&Scrape) -> f64, aim),
+            ("bytes", "B", |s| s.bytes, None),
+            ("extra memory", "B", |s| s.memory, None),
+        ] {
+            figures.push(Figure::new(
+                ROW,
+                format!("{what}, {series} series"),
+                unit,
+                false,
+                &pick(&ours, f),
+                Some(("Prometheus /federate", &pick(&peer, f))),
+                aim,
+            ));
+        }
+    }
+    Ok(figures)
+}
+
+struct Scrape {
+    cpu: f64,
+    bytes: f64,
+    memory: f64,
+}
+
+/// Each run scrapes often enough to be seen by a clock that ticks every 10 ms.
+async fn scrapes(
+    server: &Server,
+    port: u16,
+    path: &str,
+    token: Option<&str>,
+    runs: usize,
+    series: usize,
+) -> Result<Vec<Scrape>> {
+    let times = (2_000_000 / series).clamp(2, 50);
+    let times = if token.is_none() { times.min(3) } else { times };
+    let mut list = Vec::new();
+    for _ in 0..runs {
+        let rss = server.rss()?;
+        std::fs::write(format!("/proc/{}/clear_refs", server.pid()), "5")?;
+        let cpu = server.cpu_seconds()?;
+        let mut bytes = 0;
+        for _ in 0..times {
+            (bytes, _) = get(port, path, token).await?;
+        }
+        let cpu = (server.cpu_seconds()? - cpu) / times as f64;
+        list.push(Scrape { cpu, bytes: bytes as f64, memory: server.peak_rss()?.saturating_sub(rss) as f64 });
+    }
+    Ok(list)
+}

@@ -1,0 +1,8 @@
+//! One module a row of `docs/benchmarks.md`.
+
+pub mod agent;
+pub mod exposition;
+pub mod ingest;
+pub mod streams;
+pub mod tax;
+pub mod wire;

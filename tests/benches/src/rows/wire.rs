@@ -1,0 +1,162 @@
+//! Bytes a sample on the wire at 15 s, TLS and TCP included, both ways: the real agent with the `node` plugin
+//! against vmagent and a Prometheus agent that scrape node_exporter and send by remote write.
+//!
+//! The kernel counts (`ss -ti`): payload bytes and segments of the one connection; each segment is taken as 52 bytes
+//! of IPv4 and TCP headers (20 + 20 + 12 of timestamps, RFC 7323).
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Server, free_port, until};
+use crate::report::Figure;
+use crate::rows::agent::COLLECTORS;
+use crate::setup::{Aggregator, Places, get, prometheus, victoria};
+
+const ROW: &str = "wire";
+const HEADER_BYTES: f64 = 52.0;
+
+pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
+    let (interval, rounds) = if quick { (2u64, 5u32) } else { (15, 20) };
+    eprintln!("wire: {rounds} collections of {interval} s");
+    let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
+    let dir_path = std::fs::canonicalize(dir.path())?;
+    let at = dir_path.display();
+
+    let aggregator = Aggregator::start(places).await?;
+    let (certificate, key) = aggregator.authority.client_pem("wire-node")?;
+    std::fs::write(dir_path.join("client.pem"), certificate)?;
+    std::fs::write(dir_path.join("client.key"), key)?;
+    std::fs::create_dir_all(dir_path.join("conf.d"))?;
+    std::fs::write(
+        dir_path.join("conf.d/uplink.toml"),
+        format!(
+            "[uplink]\naggregator = \"localhost:{}\"\ncertificate = \"{at}/client.pem\"\nkey = \"{at}/client.key\"\n\
+             authorities = \"{}/ca.pem\"\n",
+            aggregator.uplink,
+            aggregator.authority.files.display()
+        ),
+    )?;
+    let _agent = crate::rows::agent::agent(places, &dir_path, &["node"], &format!("{interval}s")).await?;
+
+    let mut peers: Vec<(&str, Server, u16)> = Vec::new();
+    let mut others: Vec<Server> = Vec::new();
+    if let Some(program) = places.peer("prometheus-node-exporter") {
+        let exporter = free_port()?;
+        let mut args = vec![
+            "--collector.disable-defaults".to_owned(),
+            format!("--web.listen-address=127.0.0.1:{exporter}"),
+        ];
+        args.extend(COLLECTORS.iter().map(|c| format!("--collector.{c}")));
+        others.push(Server::start("node_exporter", &program, &args, &dir_path.join("node_exporter.log"))?);
+        let config = |write: u16| {
+            format!(
+                "global: {{scrape_interval: {interval}s}}\nscrape_configs:\n- job_name: node\n  static_configs:\n  - \
+                 targets: ['127.0.0.1:{exporter}']\nremote_write:\n- url: http://127.0.0.1:{write}/api/v1/write\n"
+            )
+        };
+        if let Some((target, port)) =
+            prometheus(places, &dir_path.join("target"), "global: {}\n", &[]).await?
+        {
+            others.push(target);
+            let extra = ["--agent"];
+            if let Some((sender, _)) =
+                prometheus(places, &dir_path.join("sender"), &config(port), &extra).await?
+            {
+                peers.push(("Prometheus agent", sender, port));
+            }
+        }
+        if let (Some(program), Some((target, port))) =
+            (places.peer("vmagent"), victoria(places, &dir_path.join("victoria")).await?)
+        {
+            others.push(target);
+            let scrape = dir_path.join("vmagent.yml");
+            let text = config(port);
+            std::fs::write(&scrape, text.split("remote_write:").next().unwrap_or_default())?;
+            let args = [
+                format!("-promscrape.config={}", scrape.display()),
+                format!("-remoteWrite.url=http://127.0.0.1:{port}/api/v1/write"),
+                format!("-remoteWrite.tmpDataPath={at}/vmagent"),
+                format!("-httpListenAddr=127.0.0.1:{}", free_port()?),
+            ];
+            peers.push((
+                "vmagent",
+                Server::start("vmagent", &program, &args, &dir_path.join("vmagent.log"))?,
+                port,
+            ));
+        }
+    }
+
+    // The first batches carry the definitions: the steady state is what is measured.
+    tokio::time::sleep(Duration::from_secs(interval * 2 + 1)).await;
+    let ours_before = (connection(aggregator.uplink)?, samples(&aggregator).await?);
+    let peers_before: Vec<f64> = peers.iter().map(|p| connection(p.2)).collect::<Result<_>>()?;
+    let target = ours_before.1 + f64::from(rounds) * 100.0;
+    tokio::time::sleep(Duration::from_secs(interval * u64::from(rounds))).await;
+    until("samples at the aggregator", Duration::from_secs(30), async || {
+        samples(&aggregator).await.is_ok_and(|n| n >= target)
+    })
+    .await?;
+    let sent = samples(&aggregator).await? - ours_before.1;
+    let ours = (connection(aggregator.uplink)? - ours_before.0) / sent;
+    let exporter_series = {
+        let (_, page) = get(exporter_port(&others)?, "/metrics", None).await?;
+        String::from_utf8_lossy(&page).lines().filter(|l| !l.starts_with('#')).count() as f64
+    };
+    let mut figures = vec![];
+    for ((name, _, port), before) in peers.iter().zip(&peers_before) {
+        // A scrape adds five series of its own (up, scrape_duration_seconds …).
+        let theirs = (connection(*port)? - before) / (f64::from(rounds) * (exporter_series + 5.0));
+        figures.push(Figure::new(
+            ROW,
+            format!("bytes a sample at {interval} s"),
+            "B",
+            false,
+            &[ours],
+            Some((name, &[theirs])),
+            (!quick).then_some(2.0),
+        ));
+    }
+    if figures.is_empty() {
+        figures.push(Figure::new(ROW, "bytes a sample", "B", false, &[ours], None, (!quick).then_some(2.0)));
+    }
+    Ok(figures)
+}
+
+fn exporter_port(others: &[Server]) -> Result<u16> {
+    let exporter = others.iter().find(|s| s.name == "node_exporter").context("no node_exporter")?;
+    let line = std::fs::read(format!("/proc/{}/cmdline", exporter.pid()))?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    let after = line.split("--web.listen-address=127.0.0.1:").nth(1).context("no port")?;
+    Ok(after.split('\0').next().unwrap_or_default().parse()?)
+}
+
+/// Bytes of the client's side of all connections to `port`, both ways, headers included.
+fn connection(port: u16) -> Result<f64> {
+    let out = Command::new("ss")
+        .args(["-tinH", "state", "established", &format!("dport = :{port}")])
+        .output()
+        .context("`ss` is needed (Debian: iproute2)")?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let sum = |key: &str| -> f64 {
+        text.split_whitespace().filter_map(|w| w.strip_prefix(key)?.parse::<f64>().ok()).sum()
+    };
+    let segments = sum("segs_out:") + sum("segs_in:");
+    if segments == 0.0 {
+        bail!("no connection to port {port}");
+    }
+    Ok(sum("bytes_sent:") + sum("bytes_received:") + segments * HEADER_BYTES)
+}
+
+/// Samples that the aggregator has taken.
+async fn samples(aggregator: &Aggregator) -> Result<f64> {
+    let (_, page) = get(aggregator.http, "/metrics/self", Some(&aggregator.token)).await?;
+    let page = String::from_utf8_lossy(&page).into_owned();
+    let total = page
+        .lines()
+        .filter(|l| l.starts_with("picket_aggregator_samples_total"))
+        .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    Ok(total)
+}
