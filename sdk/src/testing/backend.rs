@@ -1,0 +1,151 @@
+//! What the SDK calls natively in place of the host's imports. Without a [`super::Host`] around, capabilities are
+//! denied and what is pushed is dropped.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::world::World;
+use crate::event::Event;
+use crate::files::{Entry, FileSystem, FilesError};
+use crate::http::{HttpError, Request, Response};
+use crate::log::Level;
+use crate::model::{FamilyDef, SeriesDef, SinkError};
+use crate::store::StoreError;
+use crate::system::{TimeZone, Uname};
+
+pub(crate) struct Point {
+    pub series: u32,
+    pub value: f64,
+}
+
+pub(crate) struct TimedPoint {
+    pub series: u32,
+    pub value: f64,
+    pub timestamp: u64,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<RefCell<World>>>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` with this world as the host.
+pub(crate) fn within<R>(world: &Rc<RefCell<World>>, f: impl FnOnce() -> R) -> R {
+    /// Puts back what was there, also when a test's plugin panics.
+    struct Restore(Option<Rc<RefCell<World>>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0.take());
+        }
+    }
+    let _restore = Restore(CURRENT.replace(Some(world.clone())));
+    f()
+}
+
+fn world<R>(f: impl FnOnce(&mut World) -> R) -> Option<R> {
+    let current = CURRENT.with_borrow(Option::clone)?;
+    let mut world = current.borrow_mut();
+    Some(f(&mut world))
+}
+
+fn no_host() -> SinkError {
+    SinkError::Other("no host: the plugin does not run under picket_sdk::testing::Host".to_owned())
+}
+
+pub(crate) fn declare(def: &FamilyDef) -> Result<u32, SinkError> {
+    world(|w| w.sink.declare(def)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn register(defs: Vec<SeriesDef>) -> Result<Vec<u32>, SinkError> {
+    world(|w| w.sink.register(defs)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn push(points: &[Point]) -> Result<(), SinkError> {
+    let points = points.iter().map(|p| (p.series, p.value, None));
+    world(|w| w.sink.push(points)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn push_timed(points: &[TimedPoint]) -> Result<(), SinkError> {
+    let points = points.iter().map(|p| (p.series, p.value, Some(p.timestamp)));
+    world(|w| w.sink.push(points)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn retire(series: &[u32]) -> Result<(), SinkError> {
+    world(|w| w.sink.retire(series)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn emit(event: Event) -> Result<(), SinkError> {
+    world(|w| w.sink.events.push(event)).ok_or_else(no_host)
+}
+
+pub(crate) fn fail(reason: &str, message: &str) {
+    world(|w| w.sink.failures.push((reason.to_owned(), message.to_owned())));
+}
+
+pub(crate) fn log(level: Level, message: &str) {
+    world(|w| w.log.push((level, message.to_owned())));
+}
+
+pub(crate) fn now() -> u64 {
+    world(|w| w.now().as_nanos()).map_or(0, |n| u64::try_from(n).unwrap_or(u64::MAX))
+}
+
+pub(crate) fn monotonic() -> u64 {
+    world(|w| w.monotonic().as_nanos()).map_or(0, |n| u64::try_from(n).unwrap_or(u64::MAX))
+}
+
+pub(crate) fn random(len: u32) -> Vec<u8> {
+    world(|w| w.random(len)).unwrap_or_else(|| vec![0; len.min(4096) as usize])
+}
+
+pub(crate) fn uname() -> Uname {
+    world(|w| w.uname()).unwrap_or_default()
+}
+
+pub(crate) fn local_time_zone() -> TimeZone {
+    world(|w| w.zone.clone()).unwrap_or(TimeZone { name: "UTC".to_owned(), offset_seconds: 0 })
+}
+
+pub(crate) fn store_get(key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(world(|w| w.store.get(key, w.now())).flatten())
+}
+
+pub(crate) fn store_set(key: &str, value: &[u8], ttl: Option<u64>) -> Result<(), StoreError> {
+    world(|w| w.store.set(key, value, ttl, w.now())).unwrap_or(Ok(()))
+}
+
+pub(crate) fn store_delete(key: &str) -> Result<(), StoreError> {
+    world(|w| w.store.delete(key));
+    Ok(())
+}
+
+pub(crate) fn store_keys(prefix: &str) -> Result<Vec<String>, StoreError> {
+    Ok(world(|w| w.store.keys(prefix, w.now())).unwrap_or_default())
+}
+
+pub(crate) fn read(path: &str) -> Result<Vec<u8>, FilesError> {
+    world(|w| w.read(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
+}
+
+pub(crate) fn list_directory(path: &str) -> Result<Vec<Entry>, FilesError> {
+    world(|w| w.list(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
+}
+
+pub(crate) fn read_link(path: &str) -> Result<String, FilesError> {
+    world(|w| w.link(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
+}
+
+pub(crate) fn stat_file_system(path: &str) -> Result<FileSystem, FilesError> {
+    world(|w| w.stat(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
+}
+
+pub(crate) fn send(request: &Request) -> Result<Response, HttpError> {
+    // The world is free while the test's closure runs.
+    match world(|w| w.http.clone()).flatten() {
+        Some(answer) => (answer.borrow_mut())(request),
+        None => Err(HttpError::Denied(request.url.clone())),
+    }
+}
+
+pub(crate) fn send_many(requests: &[Request]) -> Vec<Result<Response, HttpError>> {
+    requests.iter().map(send).collect()
+}
