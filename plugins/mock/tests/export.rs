@@ -1,4 +1,5 @@
 //! The plugin under the SDK's test host: what it exports, and what an operator can change.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
