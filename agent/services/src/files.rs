@@ -1,8 +1,35 @@
 //! Reading under granted roots.
+//!
+//! A path is allowed by its words first: the granted patterns must match it as it is written. Then it is opened with
+//! openat2(2) so that no link leads out:
+//!
+//! - **/proc and /sys** are anchored at the mount itself. Their links are the kernel's (`/proc/mounts` → `self/mounts`,
+//!   `/sys/class/net/eth0` → `../../devices/…`), nobody can plant one, so they are followed anywhere beneath the mount;
+//!   magic links (`/proc/*/root`, `exe`, `fd/*`), which lead out of it, never are. Reads there don't wait for a device, so
+//!   they are done in place; what can (a process' own files, another file system mounted below) goes the slow way.
+//! - **Elsewhere** the anchor is the pattern's longest folder without a star. Links are followed beneath it, and what a
+//!   link leads to must match a granted pattern too, so that whoever may write there can't have another file read.
+//!   A path is looked at before it is opened: only regular files are, without blocking, so a FIFO or a device does no harm.
+//!   It runs on a thread of its own with a time limit; a plugin whose reads hang gets no more threads than a few.
+
+mod open;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Default)]
-pub(crate) struct Desk;
+use crate::ServiceLimits;
+use crate::grants::PathSet;
+
+/// Reads of one plugin that may hang at a time before it gets no more threads.
+const HUNG_PER_PLUGIN: usize = 4;
+/// File systems that may hang at a time.
+const HUNG_FILE_SYSTEMS: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -47,9 +74,9 @@ pub struct FileSystem {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
-    #[error("{0}: not granted")]
+    #[error("not granted: {0}")]
     Denied(String),
-    #[error("{0}: not found")]
+    #[error("not found: {0}")]
     NotFound(String),
     #[error("{0}")]
     WrongKind(String),
@@ -60,3 +87,122 @@ pub enum Error {
     #[error("{0}")]
     Io(String),
 }
+
+/// What a grant remembers of its plugin's reads: how many still hang.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    hung: Arc<AtomicUsize>,
+}
+
+/// The part that all plugins share.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    anchors: open::Anchors,
+    asked: Arc<Mutex<HashMap<PathBuf, Asked>>>,
+}
+
+/// A question to a file system that is not answered yet.
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    threads: usize,
+}
+
+impl Files {
+    pub(crate) async fn call(
+        &self,
+        desk: &Desk,
+        read: &PathSet,
+        filesystems: &PathSet,
+        limits: &ServiceLimits,
+        request: Request,
+    ) -> Result<Answer, Error> {
+        let (path, what) = match request {
+            Request::Read { path } => (path, open::What::Bytes { limit: limits.read_bytes }),
+            Request::ListDirectory { path } => {
+                (path, open::What::Entries { limit: limits.directory_entries })
+            }
+            Request::ReadLink { path } => (path, open::What::Target),
+            Request::StatFileSystem { path } => {
+                if filesystems.find(&path).is_none() {
+                    return Err(Error::Denied(path));
+                }
+                return self.stat_file_system(path, limits.file_time).await;
+            }
+        };
+        let Some(pattern) = read.find(&path) else { return Err(Error::Denied(path)) };
+        if let Some(answer) = self.anchors.in_place(&path, what) {
+            return answer;
+        }
+        if desk.hung.load(Ordering::Relaxed) >= HUNG_PER_PLUGIN {
+            return Err(Error::TimedOut(format!("{path}: {HUNG_PER_PLUGIN} earlier reads still hang")));
+        }
+        let place = open::Place { root: pattern.root().to_owned(), granted: read.clone() };
+        let shown = path.clone();
+        let hung = HungGuard::enter(&desk.hung);
+        let task = tokio::task::spawn_blocking(move || {
+            let answer = open::anywhere(&place, &path, what);
+            drop(hung);
+            answer
+        });
+        match tokio::time::timeout(limits.file_time, task).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(e)) => Err(Error::Io(format!("{shown}: the read was lost: {e}"))),
+            Err(_) => Err(timed_out(&shown, limits.file_time)),
+        }
+    }
+
+    /// A mount that does not answer is remembered, so that each next question costs neither time nor a thread.
+    async fn stat_file_system(&self, path: String, limit: Duration) -> Result<Answer, Error> {
+        let key = PathBuf::from(&path);
+        {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.get(&key).is_some_and(|a| a.since.elapsed() >= limit) {
+                return Err(Error::TimedOut(format!("{path}: an earlier question still hangs")));
+            }
+            if asked.len() >= HUNG_FILE_SYSTEMS {
+                return Err(Error::TimedOut(format!("{path}: {HUNG_FILE_SYSTEMS} file systems hang")));
+            }
+            asked.entry(key.clone()).or_insert(Asked { since: Instant::now(), threads: 0 }).threads += 1;
+        }
+        let (all, shown) = (self.asked.clone(), path.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let answer = open::stat_file_system(&path);
+            let mut asked = all.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(a) = asked.get_mut(&key) {
+                a.threads -= 1;
+                if a.threads == 0 {
+                    asked.remove(&key);
+                }
+            }
+            answer
+        });
+        match tokio::time::timeout(limit, task).await {
+            Ok(Ok(answer)) => answer.map(Answer::FileSystem),
+            Ok(Err(e)) => Err(Error::Io(format!("{shown}: the question was lost: {e}"))),
+            Err(_) => Err(timed_out(&shown, limit)),
+        }
+    }
+}
+
+fn timed_out(path: &str, limit: Duration) -> Error {
+    Error::TimedOut(format!("{path}: no answer within {} ms", limit.as_millis()))
+}
+
+struct HungGuard(Arc<AtomicUsize>);
+
+impl HungGuard {
+    fn enter(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for HungGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

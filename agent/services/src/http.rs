@@ -1,5 +1,50 @@
-//! Outgoing HTTP/1.1.
+//! Outgoing HTTP/1.1 within the granted rules.
+//!
+//! The order is what makes it safe: the request is checked against the rules, the name is resolved **once**, each
+//! address is checked, and the connection goes to an address that was checked. A redirect is an answer like any other,
+//! so that the plugin's next request is checked like its first. A secret is read by the host when it is needed and put
+//! into its header after the plugin's own headers were checked; neither the request nor the answer's caller sees it.
+
+mod wire;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use crate::grants::{AddressRule, RuleSet, SecretRule};
+use crate::{ServiceLimits, ServicesError};
+
+/// The most headers of a request, and the most bytes of them.
+const MAX_HEADERS: usize = 64;
+const MAX_HEADER_BYTES: usize = 16 << 10;
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 4;
+
+/// Headers that are the connection's: a plugin that could set them could make two requests of one, or speak to
+/// another host than the one that was checked.
+const RESERVED: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -7,8 +52,9 @@ pub struct Request {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Milliseconds.
+    /// Milliseconds; none: the node's limit, which also bounds it.
     pub timeout: Option<u32>,
+    /// The name of a granted secret.
     pub secret: Option<String>,
 }
 
@@ -21,18 +67,262 @@ pub struct Answer {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
+    #[error("denied: {0}")]
     Denied(String),
-    #[error("{0}")]
+    #[error("invalid: {0}")]
     Invalid(String),
-    #[error("{0}")]
+    #[error("unreachable: {0}")]
     Unreachable(String),
-    #[error("{0}")]
+    #[error("timed out: {0}")]
     TimedOut(String),
-    #[error("{0}")]
+    #[error("too large: {0}")]
     TooLarge(String),
-    #[error("{0}")]
+    #[error("malformed: {0}")]
     Malformed(String),
-    #[error("{0}")]
+    #[error("TLS: {0}")]
     Tls(String),
 }
+
+/// A request that passed the rules.
+#[derive(Debug)]
+struct Checked {
+    method: Method,
+    https: bool,
+    host: String,
+    port: u16,
+    /// The path with its query, as it goes on the wire.
+    target: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    timeout: Duration,
+    addresses: AddressRule,
+    secret: Option<SecretRule>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    extra: Vec<CertificateDer<'static>>,
+    tls: OnceLock<Result<TlsConnectorBox, String>>,
+    requests: usize,
+    time: Duration,
+    body_bytes: usize,
+}
+
+struct TlsConnectorBox(TlsConnector);
+
+impl std::fmt::Debug for TlsConnectorBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+impl Client {
+    pub(crate) fn new(extra: Option<PathBuf>, limits: &ServiceLimits) -> Result<Self, ServicesError> {
+        let extra = extra.map(|path| authorities(&path)).transpose()?.unwrap_or_default();
+        Ok(Self {
+            extra,
+            tls: OnceLock::new(),
+            requests: limits.http_requests,
+            time: limits.http_time,
+            body_bytes: limits.http_body_bytes,
+        })
+    }
+
+    /// Sends all at once; the answers come in the order of the requests.
+    pub(crate) async fn send_many(
+        self: &Arc<Self>,
+        rules: &RuleSet,
+        requests: Vec<Request>,
+    ) -> Vec<Result<Answer, Error>> {
+        let count = requests.len();
+        let mut answers: Vec<Result<Answer, Error>> =
+            (0..count).map(|_| Err(Error::Unreachable("the request was lost".to_owned()))).collect();
+        // Dropping the set ends the requests: a plugin that is stopped leaves none behind.
+        let mut running = JoinSet::new();
+        for (i, request) in requests.into_iter().enumerate() {
+            let checked = if i < self.requests {
+                check(rules, request, self.time)
+            } else {
+                Err(Error::TooLarge(format!("{count} requests in one call, {} are allowed", self.requests)))
+            };
+            match checked {
+                Ok(checked) => {
+                    let client = self.clone();
+                    running.spawn(async move { (i, client.send(checked).await) });
+                }
+                Err(e) => {
+                    if let Some(slot) = answers.get_mut(i) {
+                        *slot = Err(e);
+                    }
+                }
+            }
+        }
+        while let Some(done) = running.join_next().await {
+            if let Ok((i, answer)) = done
+                && let Some(slot) = answers.get_mut(i)
+            {
+                *slot = answer;
+            }
+        }
+        answers
+    }
+
+    async fn send(&self, mut checked: Checked) -> Result<Answer, Error> {
+        let limit = checked.timeout;
+        let place = format!("{}:{}", checked.host, checked.port);
+        let work = async {
+            if let Some(secret) = checked.secret.take() {
+                let (name, value) = read_secret(&secret).await?;
+                checked.headers.insert(name, value);
+            }
+            let addresses = resolve(&checked).await?;
+            let tls = if checked.https { Some(self.tls()?) } else { None };
+            wire::exchange(checked, &addresses, tls, self.body_bytes).await
+        };
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(Error::TimedOut(format!("{place}: no whole answer within {} ms", limit.as_millis())))
+        })
+    }
+
+    /// Made when it is first needed: the system's authorities are a good megabyte.
+    fn tls(&self) -> Result<TlsConnector, Error> {
+        let made = self.tls.get_or_init(|| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots.add_parsable_certificates(self.extra.iter().cloned());
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .map(|b| b.with_root_certificates(roots).with_no_client_auth())
+                .map(|config| TlsConnectorBox(TlsConnector::from(Arc::new(config))))
+                .map_err(|e| e.to_string())
+        });
+        made.as_ref().map(|t| t.0.clone()).map_err(|e| Error::Tls(e.clone()))
+    }
+}
+
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServicesError> {
+    let failed = |why: String| ServicesError::Authorities { path: path.to_owned(), why };
+    let list: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| failed(e.to_string()))?;
+    if list.is_empty() { Err(failed("it holds no certificate".to_owned())) } else { Ok(list) }
+}
+
+fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Checked, Error> {
+    let invalid = |what: String| Error::Invalid(what);
+    let shown: String = request.url.chars().take(256).collect();
+    let uri: Uri = request.url.parse().map_err(|e| invalid(format!("the URL {shown:?}: {e}")))?;
+    let scheme = uri.scheme_str().unwrap_or_default().to_ascii_lowercase();
+    let authority = uri.authority().ok_or_else(|| invalid(format!("the URL {shown:?} has no host")))?;
+    if authority.as_str().contains('@') {
+        return Err(invalid("a URL with a user's name in it: use a granted secret".to_owned()));
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    let host = host.to_ascii_lowercase();
+    if host.is_empty() {
+        return Err(invalid(format!("the URL {shown:?} has no host")));
+    }
+    let port = match (authority.port(), authority.as_str().rsplit_once(':')) {
+        (Some(port), _) => port.as_u16(),
+        // `host:99999` and `host:`: the parser leaves them without a port.
+        (None, Some((_, rest))) if !rest.ends_with(']') => {
+            return Err(invalid(format!("the URL {shown:?} has a port that is none")));
+        }
+        (None, _) => crate::grants::default_port(&scheme),
+    };
+    let method = Method::from_bytes(request.method.as_bytes()).map_err(|_| {
+        invalid(format!("the method {:?}", request.method.chars().take(32).collect::<String>()))
+    })?;
+    let asked = crate::grants::Asked {
+        scheme: &scheme,
+        host: &host,
+        port,
+        path: uri.path(),
+        method: method.as_str(),
+        secret: request.secret.as_deref(),
+    };
+    let (rule, addresses) = rules.find(asked).map_err(|e| Error::Denied(e.to_string()))?;
+    let secret = request.secret.as_ref().and(rule.secret.clone());
+    let headers = headers(&request.headers, secret.as_ref())?;
+    let asked_time = request.timeout.map_or(node_limit, |ms| Duration::from_millis(u64::from(ms)));
+    Ok(Checked {
+        method,
+        https: scheme == "https",
+        target: uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned()),
+        host,
+        port,
+        headers,
+        body: request.body,
+        timeout: asked_time.min(node_limit),
+        addresses,
+        secret,
+    })
+}
+
+fn headers(list: &[(String, String)], secret: Option<&SecretRule>) -> Result<HeaderMap, Error> {
+    let bytes: usize = list.iter().map(|(n, v)| n.len() + v.len()).sum();
+    if list.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+        return Err(Error::Invalid(format!(
+            "{} headers of {bytes} bytes; {MAX_HEADERS} of {MAX_HEADER_BYTES} bytes are allowed",
+            list.len()
+        )));
+    }
+    let mut map = HeaderMap::new();
+    for (name, value) in list {
+        let shown: String = name.chars().take(64).collect();
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| Error::Invalid(format!("the header name {shown:?}")))?;
+        if RESERVED.contains(&parsed.as_str()) {
+            return Err(Error::Denied(format!("the header {parsed} is the host's to write")));
+        }
+        if secret.is_some_and(|s| s.header.eq_ignore_ascii_case(parsed.as_str())) {
+            return Err(Error::Denied(format!("the header {parsed} carries the secret")));
+        }
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| Error::Invalid(format!("the value of the header {parsed}")))?;
+        map.append(parsed, value);
+    }
+    Ok(map)
+}
+
+async fn read_secret(rule: &SecretRule) -> Result<(HeaderName, HeaderValue), Error> {
+    let failed = |why: String| Error::Invalid(format!("the secret {:?} {why}", rule.name));
+    let file = rule.file.as_ref().ok_or_else(|| failed("has no file".to_owned()))?;
+    let text = tokio::fs::read_to_string(file).await.map_err(|e| failed(format!("cannot be read: {e}")))?;
+    let value = format!("{}{}", rule.prefix, text.trim_end_matches(['\n', '\r']));
+    let name = HeaderName::from_bytes(rule.header.as_bytes())
+        .map_err(|_| failed("has no valid header".to_owned()))?;
+    let mut value = HeaderValue::from_str(&value)
+        .map_err(|_| failed("holds characters that no header may have".to_owned()))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// The addresses of the host that the rule allows.
+async fn resolve(checked: &Checked) -> Result<Vec<SocketAddr>, Error> {
+    let host = &checked.host;
+    let all: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, checked.port)],
+        Err(_) => tokio::net::lookup_host((host.as_str(), checked.port))
+            .await
+            .map_err(|e| Error::Unreachable(format!("{host} cannot be resolved: {e}")))?
+            .collect(),
+    };
+    let Some(first) = all.first().copied() else {
+        return Err(Error::Unreachable(format!("{host} has no address")));
+    };
+    let allowed: Vec<SocketAddr> =
+        all.into_iter().filter(|a| checked.addresses.allows(a.ip())).take(MAX_ADDRESSES).collect();
+    if allowed.is_empty() {
+        let why = match checked.addresses {
+            AddressRule::Public => "not public: grant the address itself, or allow_private = true",
+            AddressRule::Private => "link-local, where clouds keep their metadata: grant the address itself",
+            AddressRule::Literal(_) => "not the granted one",
+        };
+        return Err(Error::Denied(format!("{host} leads to {}, which is {why}", first.ip())));
+    }
+    Ok(allowed)
+}
+
+#[cfg(test)]
+mod tests;

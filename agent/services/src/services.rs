@@ -1,8 +1,14 @@
-//! The door to the effects.
+//! The door to the effects: one call that takes a grant and a request.
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::grants::Grant;
+use crate::always;
+use crate::files::Files;
+use crate::grants::{Compiled, Grant};
+use crate::http::Client;
+use crate::store::Stores;
 use crate::{Request, Response};
 
 /// How the services are set up.
@@ -55,19 +61,44 @@ pub enum ServicesError {
 /// The effects, shared by all plugins of the agent.
 #[derive(Debug)]
 pub struct Services {
-    options: ServicesOptions,
+    limits: ServiceLimits,
+    files: Files,
+    stores: Stores,
+    http: Arc<Client>,
 }
 
 impl Services {
     /// # Errors
-    /// [`ServicesError`]
+    /// [`ServicesError`]: the file with extra authorities holds none.
     pub fn new(options: ServicesOptions) -> Result<Self, ServicesError> {
-        Ok(Self { options })
+        Ok(Self {
+            files: Files::default(),
+            stores: Stores::new(options.state_dir.join("plugins")),
+            http: Arc::new(Client::new(options.extra_authorities, &options.limits)?),
+            limits: options.limits,
+        })
     }
 
     /// Does one effect within the grant's scope. Never waits longer than the limits say.
     pub async fn call(&self, grant: &Grant, request: Request) -> Response {
-        let _ = (&self.options, grant, request);
-        Response::Mismatch
+        match (grant.scope(), request) {
+            (Compiled::Files { read, filesystems, desk }, Request::Files(request)) => {
+                Response::Files(self.files.call(desk, read, filesystems, &self.limits, request).await)
+            }
+            (Compiled::Store { bytes }, Request::Store(request)) => {
+                let now_ms = always::now_ns() / 1_000_000;
+                Response::Store(self.stores.call(grant.plugin(), *bytes, now_ms, request).await)
+            }
+            (Compiled::Http { rules }, Request::Http(requests)) => {
+                Response::Http(self.http.send_many(rules, requests).await)
+            }
+            (Compiled::System, Request::System(request)) => Response::System(crate::system::answer(request)),
+            _ => Response::Mismatch,
+        }
+    }
+
+    /// Plugins' stores that were found damaged and set aside since the start.
+    pub fn damaged_stores(&self) -> u64 {
+        self.stores.damaged()
     }
 }

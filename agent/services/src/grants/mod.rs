@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use path::{InvalidPattern, PathPattern, PathSet};
 pub use url::{AddressRule, RuleSet, UrlRefusal};
+pub(crate) use url::{Asked, default_port};
 
 /// One capability with its scope: the same words in a manifest's `[[needs]]` and in the operator's
 /// `[[plugins.NAME.grants]]`.
@@ -257,7 +258,8 @@ pub fn admit(
         match granted {
             Some(scope) if imported => admission.grants.push(Grant { plugin: plugin.clone(), scope }),
             None if imported => {
-                let example = Need { scope: example(capability), why: "say here what it may reach".to_owned() };
+                let example =
+                    Need { scope: example(capability), why: "say here what it may reach".to_owned() };
                 return Err(Refusal::NotGranted {
                     what: format!("the component imports `{capability}`, which is not granted"),
                     lines: lines(plugin, &[example]),
@@ -322,10 +324,8 @@ fn uncovered(need: &Scope, grants: &[Scope]) -> Option<Scope> {
                 list.iter().filter(|p| !granted(of, p)).cloned().collect()
             };
             let none = !grants.iter().any(|g| g.capability() == Capability::Files);
-            let rest = Scope::Files {
-                read: left(read, read_of),
-                filesystems: left(filesystems, filesystems_of),
-            };
+            let rest =
+                Scope::Files { read: left(read, read_of), filesystems: left(filesystems, filesystems_of) };
             (none || !read_of(&rest).is_empty() || !filesystems_of(&rest).is_empty()).then_some(rest)
         }
         Scope::Http { urls } => {

@@ -30,7 +30,10 @@ impl PathPattern {
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
         let segments: Vec<String> = segments(text)?.into_iter().map(str::to_owned).collect();
         if segments.iter().any(|s| s != "**" && s.contains("**")) {
-            return Err(InvalidPattern { path: text.to_owned(), why: "`**` must stand alone between slashes" });
+            return Err(InvalidPattern {
+                path: text.to_owned(),
+                why: "`**` must stand alone between slashes",
+            });
         }
         let literal = segments.iter().take_while(|s| !s.contains('*')).count();
         // A pattern without stars names one file; the folder that it lies in is the root.

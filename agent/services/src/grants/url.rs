@@ -145,12 +145,17 @@ fn check(rule: &UrlRule) -> Result<(), String> {
     if rule.methods.is_empty() {
         return Err(format!("url rule for {host}: methods is empty"));
     }
-    if let Some(method) = rule.methods.iter().find(|m| m.is_empty() || !m.chars().all(|c| c.is_ascii_uppercase())) {
+    if let Some(method) =
+        rule.methods.iter().find(|m| m.is_empty() || !m.chars().all(|c| c.is_ascii_uppercase()))
+    {
         return Err(format!("url rule for {host}: the method {method:?} must be in capitals"));
     }
     if let Some(secret) = &rule.secret {
         if http::HeaderName::from_bytes(secret.header.as_bytes()).is_err() {
-            return Err(format!("url rule for {host}: the secret's header {:?} is no header name", secret.header));
+            return Err(format!(
+                "url rule for {host}: the secret's header {:?} is no header name",
+                secret.header
+            ));
         }
         if secret.file.as_ref().is_some_and(|f| !f.is_absolute()) {
             return Err(format!("url rule for {host}: the secret's file must be an absolute path"));
@@ -207,9 +212,10 @@ pub(super) fn covers(grant: &UrlRule, need: &UrlRule) -> bool {
     let path = any || path_fits(&grant.path_prefix, &need.path_prefix);
     let methods = need.methods.iter().all(|m| grant.methods.contains(m));
     let private = any || grant.allow_private || !need.allow_private;
-    let secret = need.secret.as_ref().is_none_or(|n| {
-        grant.secret.as_ref().is_some_and(|g| g.name == n.name && g.file.is_some())
-    });
+    let secret = need
+        .secret
+        .as_ref()
+        .is_none_or(|n| grant.secret.as_ref().is_some_and(|g| g.name == n.name && g.file.is_some()));
     scheme && host && port && path && methods && private && secret
 }
 

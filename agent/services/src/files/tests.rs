@@ -1,0 +1,172 @@
+use super::*;
+use std::os::unix::fs::symlink;
+use std::time::Instant;
+
+struct Fixture {
+    files: Files,
+    desk: Desk,
+    limits: ServiceLimits,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self {
+            files: Files::default(),
+            desk: Desk::default(),
+            limits: ServiceLimits { read_bytes: 1000, directory_entries: 10, ..ServiceLimits::default() },
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().canonicalize().unwrap().join(name).to_str().unwrap().to_owned()
+    }
+
+    async fn call(&self, granted: &[&str], request: Request) -> Result<Answer, Error> {
+        let granted: Vec<String> = granted.iter().map(|g| (*g).to_owned()).collect();
+        let set = PathSet::new(&granted).unwrap();
+        self.files.call(&self.desk, &set, &set, &self.limits, request).await
+    }
+
+    async fn read(&self, granted: &[&str], path: &str) -> Result<Answer, Error> {
+        self.call(granted, Request::Read { path: path.to_owned() }).await
+    }
+}
+
+fn bytes(answer: Result<Answer, Error>) -> Vec<u8> {
+    match answer {
+        Ok(Answer::Bytes(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_kernels_files() {
+    let f = Fixture { limits: ServiceLimits::default(), ..Fixture::new() };
+    for path in
+        ["/proc/stat", "/proc/mounts", "/proc/net/dev", "/proc/self/mountinfo", "/sys/class/net/lo/mtu"]
+    {
+        assert_eq!(bytes(f.read(&[path], path).await).is_empty(), false, "{path}");
+    }
+    assert!(!bytes(f.read(&["/sys/class/net/*/mtu"], "/sys/class/net/lo/mtu").await).is_empty());
+    assert!(!bytes(f.read(&["/proc/*/stat"], "/proc/1/stat").await).is_empty());
+    let list =
+        f.call(&["/sys/class/net"], Request::ListDirectory { path: "/sys/class/net".to_owned() }).await;
+    assert!(
+        matches!(&list, Ok(Answer::Entries(e)) if e.iter().any(|e| e.name == "lo" && e.kind == EntryKind::Link)),
+        "{list:?}"
+    );
+    let link = f.call(&["/proc/mounts"], Request::ReadLink { path: "/proc/mounts".to_owned() }).await;
+    assert_eq!(link, Ok(Answer::Target("self/mounts".to_owned())));
+}
+
+#[tokio::test]
+async fn no_way_out_of_the_kernels_files() {
+    let f = Fixture::new();
+    for path in [
+        "/proc/self/root/etc/passwd",
+        "/proc/self/exe",
+        "/proc/self/cwd/Cargo.toml",
+        "/proc/1/root/etc/passwd",
+    ] {
+        let answer = f.read(&["/proc/**"], path).await;
+        assert!(matches!(answer, Err(Error::Denied(_) | Error::Io(_))), "{path}: {answer:?}");
+    }
+    for path in
+        ["/proc/../etc/passwd", "/etc/passwd", "proc/stat", "/proc//stat", "/proc/./stat", "/proc/stat\0x"]
+    {
+        assert!(matches!(f.read(&["/proc/**"], path).await, Err(Error::Denied(_))), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn links_stay_inside_and_lead_to_what_is_granted() {
+    let f = Fixture::new();
+    std::fs::create_dir(f.path("root")).unwrap();
+    std::fs::write(f.path("root/file"), "inside").unwrap();
+    std::fs::write(f.path("secret"), "outside").unwrap();
+    symlink("file", f.path("root/near")).unwrap();
+    symlink("../secret", f.path("root/out")).unwrap();
+    symlink(f.path("secret"), f.path("root/absolute")).unwrap();
+    symlink("..", f.path("root/up")).unwrap();
+    symlink("loop", f.path("root/loop")).unwrap();
+    let tree = f.path("root/**");
+    let tree = [tree.as_str()];
+    assert_eq!(bytes(f.read(&tree, &f.path("root/file")).await), b"inside");
+    assert_eq!(bytes(f.read(&tree, &f.path("root/near")).await), b"inside");
+    for bad in ["root/out", "root/absolute", "root/up/secret", "root/loop"] {
+        let answer = f.read(&tree, &f.path(bad)).await;
+        assert!(matches!(answer, Err(Error::Denied(_))), "{bad}: {answer:?}");
+    }
+    // One path is granted, and it is a link to one that is not.
+    let one = f.path("root/near");
+    assert!(matches!(f.read(&[&one], &one).await, Err(Error::Denied(m)) if m.contains("a link to")));
+    let both = [one.as_str(), &f.path("root/file")];
+    assert_eq!(bytes(f.read(&both, &one).await), b"inside");
+}
+
+#[tokio::test]
+async fn only_regular_files_of_a_bounded_size() {
+    let f = Fixture::new();
+    let fifo = f.path("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &*fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    std::fs::write(f.path("long"), vec![b'x'; 1001]).unwrap();
+    std::fs::write(f.path("fits"), vec![b'x'; 1000]).unwrap();
+    let all = f.path("**");
+    let all = [all.as_str(), "/dev/null"];
+    let start = Instant::now();
+    assert!(matches!(f.read(&all, &fifo).await, Err(Error::WrongKind(m)) if m.contains("FIFO")));
+    assert!(start.elapsed() < f.limits.file_time, "a FIFO must not be waited for");
+    assert!(matches!(f.read(&all, "/dev/null").await, Err(Error::WrongKind(_))));
+    assert!(matches!(f.read(&all, &f.path("")).await, Err(Error::WrongKind(_))));
+    assert!(matches!(f.read(&all, &f.path("long")).await, Err(Error::TooLarge(_))));
+    assert_eq!(bytes(f.read(&all, &f.path("fits")).await).len(), 1000);
+    assert!(matches!(f.read(&all, &f.path("none")).await, Err(Error::NotFound(_))));
+    assert!(matches!(
+        f.read(&["/proc/kallsyms"], "/proc/kallsyms").await,
+        Err(Error::TooLarge(_) | Error::Io(_) | Error::NotFound(_))
+    ));
+    let list = f.call(&all, Request::ListDirectory { path: fifo.clone() }).await;
+    assert!(matches!(list, Err(Error::WrongKind(_))), "{list:?}");
+    for i in 0..11 {
+        std::fs::write(f.path(&format!("n{i}")), "").unwrap();
+    }
+    let list = f.call(&all, Request::ListDirectory { path: f.path("") }).await;
+    assert!(matches!(list, Err(Error::TooLarge(_))), "{list:?}");
+}
+
+#[tokio::test]
+async fn file_systems() {
+    let f = Fixture::new();
+    let stat = |path: &str| Request::StatFileSystem { path: path.to_owned() };
+    let Ok(Answer::FileSystem(root)) = f.call(&["/**"], stat("/")).await else { panic!() };
+    assert!(root.size_bytes > 0 && root.available_bytes <= root.size_bytes);
+    assert_eq!(f.call(&["/proc"], stat("/")).await, Err(Error::Denied("/".to_owned())));
+    // One that hangs answers at once, until its thread is back.
+    let since = Instant::now() - 2 * f.limits.file_time;
+    f.files.asked.lock().unwrap().insert(PathBuf::from("/"), Asked { since, threads: 1 });
+    let start = Instant::now();
+    assert!(matches!(f.call(&["/**"], stat("/")).await, Err(Error::TimedOut(_))));
+    assert!(start.elapsed() < Duration::from_millis(500));
+    f.files.asked.lock().unwrap().clear();
+    assert!(f.call(&["/**"], stat("/")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_plugin_whose_reads_hang_gets_no_more_threads() {
+    let f = Fixture::new();
+    std::fs::write(f.path("file"), "x").unwrap();
+    let all = f.path("**");
+    f.desk.hung.store(HUNG_PER_PLUGIN, Ordering::Relaxed);
+    assert!(matches!(f.read(&[&all], &f.path("file")).await, Err(Error::TimedOut(_))));
+    f.desk.hung.store(0, Ordering::Relaxed);
+    assert!(f.read(&[&all], &f.path("file")).await.is_ok());
+}
