@@ -88,8 +88,7 @@ impl Plugin {
 }
 
 fn componentize(module: &[u8], manifest: &str) -> Result<Vec<u8>> {
-    let mut component =
-        ComponentEncoder::default().module(module).and_then(|e| e.validate(true).encode())?;
+    let mut component = ComponentEncoder::default().module(module).and_then(|e| e.validate(true).encode())?;
     let section = CustomSection { name: SECTION.into(), data: manifest.as_bytes().into() };
     section.append_to_component(&mut component);
     Ok(component)

@@ -1,0 +1,103 @@
+//! Configuration: shipped files are good, mistakes are refused before anything is started, in words that help.
+
+use std::process::Command;
+
+use anyhow::Result;
+use e2e::{AgentBuilder, AggregatorBuilder, Test, binary, repository, run, run_program, run_program_with};
+
+/// Each: lines, and what the refusal must say.
+const AGENT_MISTAKES: &[(&str, &[&str])] = &[
+    ("[spool]\nmax_sise = \"1GiB\"", &["max_sise", "max_size"]),
+    ("[plugins.node]\nfiles = \"node.wasm\"", &["files", "file"]),
+    ("[plugins.node]\nfile = \"node.wasm\"\ninterval = \"fast\"", &["interval"]),
+    ("[spool]\nmax_size = \"1\"", &["max_size"]),
+    ("[log]\nlevel = 7", &["level"]),
+    ("what is this", &["agent.toml"]),
+];
+
+const AGGREGATOR_MISTAKES: &[(&str, &str, &[&str])] = &[
+    ("store", "stale_aftr = \"5m\"", &["stale_aftr", "stale_after"]),
+    ("identity", "certificate_life = \"soon\"", &["certificate_life"]),
+    ("identity", "certificate = \"/x.pem\"", &["client_authorities"]),
+    ("log", "level = \"a=b=c\"", &["level"]),
+];
+
+#[test]
+fn mistakes_in_the_agents_config_are_named() {
+    run(async |test: &Test| {
+        for (number, (lines, words)) in AGENT_MISTAKES.iter().enumerate() {
+            let config = AgentBuilder::new(test, &format!("agent-{number}"))?.section(*lines).write()?;
+            for command in ["check-config", "run"] {
+                let args = [command, "--config", &config.to_string_lossy()];
+                let refused = run_program(&binary("picket-agent")?, &args).await?.refused(words);
+                refused.map_err(|e| e.context(format!("{command} of {lines:?}")))?;
+            }
+        }
+        let good = AgentBuilder::new(test, "good")?.node("15s")?.write()?;
+        run_program(&binary("picket-agent")?, &["check-config", "--config", &good.to_string_lossy()])
+            .await?
+            .ok()?;
+        let missing = ["check-config", "--config", "/nonexistent/agent.toml"];
+        run_program(&binary("picket-agent")?, &missing).await?.refused(&["/nonexistent/agent.toml"])
+    });
+}
+
+#[test]
+fn mistakes_in_the_aggregators_config_are_named() {
+    run(async |test: &Test| {
+        for (section, line, words) in AGGREGATOR_MISTAKES {
+            let config = AggregatorBuilder::new(test)?.set(section, *line).write()?;
+            for command in ["check-config", "run"] {
+                let args = [command, "--config", &config.to_string_lossy()];
+                let refused = run_program(&binary("picket-aggregator")?, &args).await?.refused(words);
+                refused.map_err(|e| e.context(format!("{command} of {line:?}")))?;
+            }
+        }
+        let good = AggregatorBuilder::new(test)?.write()?;
+        let args = ["check-config", "--config", &good.to_string_lossy()];
+        run_program(&binary("picket-aggregator")?, &args).await?.ok()?;
+        // Nothing is made without `init`.
+        let args = ["run", "--config", &good.to_string_lossy()];
+        run_program(&binary("picket-aggregator")?, &args).await?.refused(&["init"])
+    });
+}
+
+#[test]
+fn shipped_configs_are_good() {
+    run(async |_: &Test| {
+        for (program, file) in [("picket-agent", "agent.toml"), ("picket-aggregator", "aggregator.toml")] {
+            let file = repository().join("config").join(file);
+            run_program(&binary(program)?, &["check-config", "--config", &file.to_string_lossy()])
+                .await?
+                .ok()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    run(async |test: &Test| {
+        let config = AgentBuilder::new(test, "agent")?.write()?;
+        let mut command = Command::new(binary("picket-agent")?);
+        command.arg("check-config").arg("--config").arg(&config).env("PICKET_SPOOL__MAX_SIZE", "tiny");
+        run_program_with(&mut command).await?.refused(&["max_size"])
+    });
+}
+
+#[test]
+fn init_makes_a_ca_once() {
+    run(async |test: &Test| -> Result<()> {
+        let aggregator = test.aggregator().await?;
+        let args = ["init", "--config", &aggregator.config().to_string_lossy()];
+        let before = std::fs::read(aggregator.authority())?;
+        run_program(&binary("picket-aggregator")?, &args).await?.refused(&["ca.pem"])?;
+        anyhow::ensure!(std::fs::read(aggregator.authority())? == before, "the CA was replaced");
+        use std::os::unix::fs::PermissionsExt;
+        for secret in ["ca.key", "admin.token"] {
+            let mode = std::fs::metadata(aggregator.state().join(secret))?.permissions().mode() & 0o777;
+            anyhow::ensure!(mode == 0o600, "{secret} has mode {mode:o}");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,61 @@
+//! One build for the tests and the demo: the dev profile, so that a clone compiles its dependencies once.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, plugins};
+
+/// What a run needs.
+pub struct Built {
+    pub agent: PathBuf,
+    pub aggregator: PathBuf,
+    pub cli: PathBuf,
+    pub plugins: PathBuf,
+}
+
+/// Builds the daemons, the CLI, the plugin compiler and the plugins, saying what it is at.
+pub fn all(root: &Path) -> Result<Built> {
+    eprintln!("[1/3] building the agent, the aggregator and the CLI");
+    command::run(&mut command::cargo(root, &["build", "--workspace", "--bins"]))?;
+    // Apart, so that its feature doesn't reach the agent: the daemon never links a compiler.
+    eprintln!("[2/3] building the plugin compiler");
+    compiler(root)?;
+    eprintln!("[3/3] building the plugins");
+    plugins::build(root, &[])?;
+    let bin = bin_folder(root)?;
+    let built = Built {
+        agent: bin.join("picket-agent"),
+        aggregator: bin.join("picket-aggregator"),
+        cli: bin.join("picket"),
+        plugins: target(root)?.join("plugins"),
+    };
+    for file in [&built.agent, &built.aggregator, &built.cli] {
+        if !command::is_program(file) {
+            bail!("{} was not built", file.display());
+        }
+    }
+    Ok(built)
+}
+
+/// Builds `picket-compile`.
+pub fn compiler(root: &Path) -> Result<()> {
+    let args =
+        ["build", "--package", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"];
+    command::run(&mut command::cargo(root, &args))
+}
+
+/// Cargo's target folder.
+pub fn target(root: &Path) -> Result<PathBuf> {
+    let text = command::output(&mut command::cargo(
+        root,
+        &["metadata", "--format-version", "1", "--no-deps", "--offline"],
+    ))?;
+    let metadata: serde_json::Value = serde_json::from_str(&text).context("cargo metadata is no JSON")?;
+    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?;
+    Ok(folder.into())
+}
+
+fn bin_folder(root: &Path) -> Result<PathBuf> {
+    Ok(target(root)?.join("debug"))
+}

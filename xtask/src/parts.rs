@@ -1,0 +1,242 @@
+//! The real servers that the tests compare with: from PATH, else from Debian's archive into `target/parts`,
+//! without root. What can't be had is named, and the tests that need it skip by name.
+//!
+//! A private apt folder is used (own source list, lists and cache), so the machine's own apt is only read: for
+//! the mirror that it uses.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build, command};
+
+/// A program or a library of a Debian package.
+struct Part {
+    name: &'static str,
+    /// Its file inside the package.
+    file: &'static str,
+    /// What it may be called on PATH.
+    on_path: &'static [&'static str],
+    /// Suites and packages to try in turn; the suite `""` is the machine's own.
+    sources: &'static [(&'static str, &'static str)],
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "prometheus",
+        file: "usr/bin/prometheus",
+        on_path: &["prometheus"],
+        sources: &[("sid", "prometheus"), ("", "prometheus")],
+    },
+    // A package of its own since Debian 13.
+    Part {
+        name: "promtool",
+        file: "usr/bin/promtool",
+        on_path: &["promtool"],
+        sources: &[("sid", "promtool"), ("", "promtool"), ("", "prometheus")],
+    },
+    Part {
+        name: "node_exporter",
+        file: "usr/bin/prometheus-node-exporter",
+        on_path: &["node_exporter", "prometheus-node-exporter"],
+        sources: &[("sid", "prometheus-node-exporter"), ("", "prometheus-node-exporter")],
+    },
+    // Loaded into our own programs, so it must be of the machine's own C library.
+    Part {
+        name: "libfaketime.so",
+        file: "usr/lib/*/faketime/libfaketime.so.1",
+        on_path: &[],
+        sources: &[("", "libfaketime")],
+    },
+];
+
+/// Fetches what is missing and prints where each part is.
+pub fn run(root: &Path) -> Result<bool> {
+    fetch(root)?;
+    let folder = build::target(root)?.join("parts/bin");
+    for part in PARTS {
+        println!("{}\t{}", part.name, folder.join(part.name).display());
+    }
+    Ok(PARTS.iter().all(|part| folder.join(part.name).exists()))
+}
+
+/// Puts a link a part into `target/parts/bin`. Says what is missing; that alone is no error.
+pub fn fetch(root: &Path) -> Result<()> {
+    let folder = build::target(root)?.join("parts");
+    let bin = folder.join("bin");
+    std::fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
+    let mut missing = Vec::new();
+    for part in PARTS {
+        let link = bin.join(part.name);
+        if link.exists() {
+            continue;
+        }
+        let found = part.on_path.iter().find_map(command::find);
+        match found.map_or_else(|| from_debian(&folder, part), Ok) {
+            Ok(file) => {
+                let _ = std::fs::remove_file(&link);
+                std::os::unix::fs::symlink(&file, &link)
+                    .with_context(|| format!("cannot link {}", link.display()))?;
+            }
+            Err(error) => {
+                eprintln!("part {}: {error:#}", part.name);
+                missing.push(part.name);
+            }
+        }
+    }
+    if !missing.is_empty() {
+        eprintln!(
+            "missing: {}. Tests that need them skip by name. Install Prometheus 3 (with promtool), \
+             node_exporter and libfaketime to run those too.",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn from_debian(folder: &Path, part: &Part) -> Result<PathBuf> {
+    let debian = Debian::of_machine()?;
+    let mut last = None;
+    for (suite, package) in part.sources {
+        let suite = if suite.is_empty() { debian.suite.as_str() } else { suite };
+        let tried = unpack(folder, &debian, suite, package)
+            .and_then(|tree| locate(&tree, part.file))
+            .and_then(|file| runs(&file).map(|()| file));
+        match tried {
+            Ok(file) => return Ok(file),
+            Err(error) => last = Some(error.context(format!("from Debian {suite}"))),
+        }
+    }
+    Err(last.unwrap_or_else(|| anyhow::anyhow!("no suite to take it from")))
+}
+
+/// The mirror and the suite that the machine's own apt uses.
+struct Debian {
+    mirror: String,
+    suite: String,
+    keyring: PathBuf,
+}
+
+impl Debian {
+    fn of_machine() -> Result<Self> {
+        for program in ["apt-get", "dpkg-deb"] {
+            if command::find(program).is_none() {
+                bail!("this is no Debian machine ({program} is missing): install it yourself");
+            }
+        }
+        let release = std::fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+        let value = |key: &str| {
+            release
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .map(|text| text.trim_matches('"').to_owned())
+        };
+        if value("ID").as_deref() != Some("debian") {
+            bail!("this is no Debian machine (ID in /etc/os-release): install it yourself");
+        }
+        let suite = value("VERSION_CODENAME").unwrap_or_else(|| "stable".to_owned());
+        let keyring = PathBuf::from("/usr/share/keyrings/debian-archive-keyring.gpg");
+        if !keyring.exists() {
+            bail!("{} is missing: install debian-archive-keyring", keyring.display());
+        }
+        let targets = command::output(Command::new("apt-get").args([
+            "indextargets",
+            "--no-release-info",
+            "--format",
+            "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ]))?;
+        let mirror = targets
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split(' ');
+                Some((words.next()?, words.next()?, words.next()?))
+            })
+            .find(|(uri, release, component)| {
+                *component == "main" && !release.contains('-') && uri.contains("debian")
+            })
+            .map(|(uri, ..)| uri.to_owned())
+            .context("apt's configuration names no Debian mirror")?;
+        Ok(Self { mirror, suite, keyring })
+    }
+}
+
+/// Downloads a package and unpacks it; gives the folder it is in.
+fn unpack(folder: &Path, debian: &Debian, suite: &str, package: &str) -> Result<PathBuf> {
+    let tree = folder.join(format!("{package}-{suite}"));
+    if tree.join(".complete").exists() {
+        return Ok(tree);
+    }
+    eprintln!("fetching {package} of Debian {suite}");
+    let apt = folder.join("apt").join(suite);
+    for inside in ["lists/partial", "cache/archives/partial", "download", "etc"] {
+        std::fs::create_dir_all(apt.join(inside))?;
+    }
+    let list = apt.join("etc/sources.list");
+    let entry = format!("deb [signed-by={}] {} {suite} main\n", debian.keyring.display(), debian.mirror);
+    std::fs::write(&list, entry)?;
+    std::fs::write(apt.join("status"), "")?;
+    let lists_there = apt.join("lists-complete");
+    if !lists_there.exists() {
+        command::output(apt_get(&apt).arg("update"))?;
+        std::fs::write(&lists_there, "")?;
+    }
+    let download = apt.join("download").join(package);
+    std::fs::create_dir_all(&download)?;
+    let _ = std::fs::remove_file(tree.join(".complete"));
+    if let Err(error) = command::output(apt_get(&apt).args(["download", package]).current_dir(&download)) {
+        // The lists may be older than the archive.
+        command::output(apt_get(&apt).arg("update")).map_err(|_| error)?;
+        command::output(apt_get(&apt).args(["download", package]).current_dir(&download))?;
+    }
+    let file = std::fs::read_dir(&download)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|e| e == "deb"))
+        .with_context(|| format!("apt-get download {package} left no file"))?;
+    command::output(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&tree))?;
+    std::fs::write(tree.join(".complete"), "")?;
+    Ok(tree)
+}
+
+fn apt_get(apt: &Path) -> Command {
+    let mut command = Command::new("apt-get");
+    let mut option = |key: &str, value: &Path| {
+        command.arg("-o").arg(format!("{key}={}", value.display()));
+    };
+    option("Dir::Etc::SourceList", &apt.join("etc/sources.list"));
+    option("Dir::Etc::SourceParts", Path::new("/dev/null"));
+    option("Dir::Etc::Preferences", Path::new("/dev/null"));
+    option("Dir::Etc::PreferencesParts", Path::new("/dev/null"));
+    option("Dir::State::Lists", &apt.join("lists"));
+    option("Dir::State::Status", &apt.join("status"));
+    option("Dir::Cache", &apt.join("cache"));
+    command.args(["-q", "-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User="]);
+    command
+}
+
+/// A file of an unpacked package; one path segment may be `*`.
+fn locate(tree: &Path, file: &str) -> Result<PathBuf> {
+    let mut at = vec![tree.to_owned()];
+    for segment in file.split('/') {
+        at = at
+            .into_iter()
+            .flat_map(|folder| match segment {
+                "*" => std::fs::read_dir(&folder)
+                    .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
+                    .unwrap_or_default(),
+                name => vec![folder.join(name)],
+            })
+            .filter(|path| path.exists())
+            .collect();
+    }
+    at.into_iter().next().with_context(|| format!("the package has no {file}"))
+}
+
+/// A program built for a newer system may not start on this one.
+fn runs(file: &Path) -> Result<()> {
+    if command::is_program(file) {
+        command::output(Command::new(file).arg("--version"))?;
+    }
+    Ok(())
+}

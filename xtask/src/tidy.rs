@@ -1,0 +1,73 @@
+//! The rules of the house, checked: who may depend on whom, lints, contracts, words, links, error pages, changelog.
+//!
+//! The rules are data (`rooms`, and the lists here); the checks only compare. A broken rule is an error that says
+//! what to do; a file that grew too long is a warning.
+
+mod dependencies;
+mod files;
+mod rooms;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command;
+
+/// What the checks found.
+#[derive(Default)]
+struct Findings {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn error(&mut self, text: impl Into<String>) {
+        self.errors.push(text.into());
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+}
+
+/// Runs every check; `false` if a rule is broken.
+pub fn run(root: &Path) -> Result<bool> {
+    eprintln!("--- tidy");
+    let mut findings = Findings::default();
+    dependencies::check(root, &mut findings)?;
+    let files = files::Files::read(root)?;
+    files.check_length(&mut findings);
+    files.check_words(&mut findings);
+    files.check_links(root, &mut findings);
+    files.check_error_pages(&mut findings);
+    files.check_lock_files(&mut findings);
+    files.check_changelog(&mut findings);
+    files.check_contracts(root, &mut findings)?;
+    let denied = cargo_deny(root)?;
+    for warning in &findings.warnings {
+        eprintln!("tidy: warning: {warning}");
+    }
+    for error in &findings.errors {
+        eprintln!("tidy: error: {error}");
+    }
+    Ok(findings.errors.is_empty() && denied)
+}
+
+/// Licences, advisories, bans: `cargo deny`, where it is installed.
+fn cargo_deny(root: &Path) -> Result<bool> {
+    let there =
+        command::output(command::cargo(root, &["deny", "--version"]).stderr(std::process::Stdio::null()));
+    if there.is_err() {
+        eprintln!("tidy: cargo-deny is not installed: licences and advisories are not checked");
+        return Ok(true);
+    }
+    command::run_ok(&mut command::cargo(root, &["deny", "--all-features", "check", "--hide-inclusion-graph"]))
+}
+
+/// The files that git tracks or would track, relative to the root.
+fn repository_files(root: &Path) -> Result<Vec<String>> {
+    let args = ["ls-files", "--cached", "--others", "--exclude-standard"];
+    let list = command::output(Command::new("git").args(args).current_dir(root))?;
+    Ok(list.lines().filter(|file| root.join(file).is_file()).map(str::to_owned).collect())
+}

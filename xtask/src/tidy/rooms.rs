@@ -1,0 +1,81 @@
+//! The rooms of the house, as data; the table in `ARCHITECTURE.md` says why.
+
+/// A crate, where it lives, and what it may and may not depend on.
+pub struct Room {
+    pub package: &'static str,
+    pub folder: &'static str,
+    /// The crates of this repository that it may name.
+    pub may_name: &'static [&'static str],
+    /// What must not be in what it links, however indirectly. A name with `*` at its end is a prefix.
+    pub never_links: &'static [&'static str],
+}
+
+const COMPILER: &[&str] =
+    &["cranelift*", "wasmtime-internal-cranelift", "rusqlite", "libsqlite3-sys", "picket-aggregator"];
+const ENGINE: &[&str] = &["wasmtime*", "cranelift*", "picket-agent*"];
+
+pub const ROOMS: &[Room] = &[
+    Room { package: "xtask", folder: "xtask", may_name: &[], never_links: &["wasmtime*", "tokio", "ring"] },
+    Room {
+        package: "e2e",
+        folder: "tests",
+        may_name: &["picket-proto"],
+        never_links: &["picket-agent*", "picket-aggregator", "wasmtime*"],
+    },
+    Room {
+        package: "picket-benches",
+        folder: "tests/benches",
+        may_name: &[
+            "e2e",
+            "picket-agent-host",
+            "picket-agent-services",
+            "picket-agent-spool",
+            "picket-aggregator",
+            "picket-proto",
+        ],
+        never_links: &[],
+    },
+    Room {
+        package: "picket",
+        folder: "cli",
+        may_name: &["picket-proto", "picket-agent-host", "picket-agent-services"],
+        never_links: &["picket-aggregator", "cranelift*"],
+    },
+    Room {
+        package: "picket-agent",
+        folder: "agent",
+        may_name: &["picket-agent-host", "picket-agent-services", "picket-agent-spool", "picket-proto"],
+        never_links: COMPILER,
+    },
+    Room {
+        package: "picket-agent-host",
+        folder: "agent/host",
+        may_name: &["picket-agent-services", "picket-proto"],
+        never_links: COMPILER,
+    },
+    Room {
+        package: "picket-agent-services",
+        folder: "agent/services",
+        may_name: &["picket-proto"],
+        never_links: &["wasmtime*", "wasmparser", "picket-aggregator"],
+    },
+    Room {
+        package: "picket-agent-spool",
+        folder: "agent/spool",
+        may_name: &[],
+        never_links: &["wasmtime*", "prost", "tonic", "picket-proto"],
+    },
+    Room {
+        package: "picket-aggregator",
+        folder: "aggregator",
+        may_name: &["picket-proto"],
+        never_links: ENGINE,
+    },
+    Room { package: "picket-proto", folder: "proto", may_name: &[], never_links: &["wasmtime*", "rusqlite"] },
+];
+
+/// One TLS provider (ring), and nothing that needs a system library of its own.
+pub const NOBODY_LINKS: &[&str] = &["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys"];
+
+/// The one crate that names the WASM engine; it alone may write `unsafe`.
+pub const ENGINE_CRATE: &str = "picket-agent-host";
