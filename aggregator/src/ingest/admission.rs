@@ -1,0 +1,47 @@
+//! What the uplink asks of the rest of the aggregator.
+
+use std::time::SystemTime;
+
+use picket_proto::model::NodeId;
+use picket_proto::v1;
+use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+
+/// Who is at the other end of a stream, by its certificate.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub node: NodeId,
+    /// The leaf's serial number, hex.
+    pub serial: String,
+    /// When the certificate that was presented ends.
+    pub not_after: SystemTime,
+    /// Cancelled when the node is revoked: the stream is cut.
+    pub revoked: CancellationToken,
+}
+
+/// A renewed certificate.
+#[derive(Debug, Clone)]
+pub struct Renewed {
+    /// The chain, DER, leaf first.
+    pub certificates: Vec<Vec<u8>>,
+    /// The authorities to trust from now on, DER.
+    pub authorities: Vec<Vec<u8>>,
+    /// Moves the end of the stream.
+    pub not_after: SystemTime,
+}
+
+/// Says who may stream.
+pub trait Admission: Send + Sync + 'static {
+    /// Judges the certificates that TLS presented and verified, leaf first; empty when there were none. Fast, no disk.
+    fn admit(&self, peer_certs: &[CertificateDer<'_>]) -> Result<Peer, tonic::Status>;
+
+    /// Issues a new certificate to a peer. Blocking. `Err` is the text for the agent.
+    fn renew(&self, peer: &Peer, csr: &[u8]) -> Result<Renewed, String>;
+}
+
+/// Keeps events.
+pub trait EventSink: Send + Sync + 'static {
+    /// Keeps a batch's events: durable on return, and without effect when the same batch is recorded again. Blocking.
+    /// Called before the batch is acknowledged.
+    fn record(&self, node: &NodeId, life: u64, sequence: u64, events: &[v1::Event]) -> Result<(), String>;
+}

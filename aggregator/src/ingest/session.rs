@@ -1,0 +1,645 @@
+//! One uplink stream: a state machine that is polled as the response's body. It reads, accepts, and says what is durable.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::task::AtomicWaker;
+use hashbrown::HashMap;
+use picket_proto::columns::{CODEC, Columns, Decoder};
+use picket_proto::v1::{self, downlink_message::Message as Down, uplink_message::Message as Up};
+use picket_proto::{columns, definitions};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Status, Streaming};
+
+use super::admission::{Peer, Renewed};
+use super::nodes::NodeState;
+use super::{Inner, Options, telemetry};
+use crate::log::Entry;
+use crate::store::{DefineError, Resolved, Stamp, UndefinedSeries, Writer, lock};
+use crate::transport::PeerInfo;
+
+/// Messages taken before other tasks get their turn.
+const BUDGET: usize = 16;
+/// Samples that one batch may bring.
+const MAX_SAMPLES: usize = 2 << 20;
+/// Events that one batch may bring; more are dropped and counted.
+const MAX_EVENTS: usize = 4096;
+/// Lives with batches on their way that one stream may have.
+const MAX_LIVES: usize = 64;
+/// Commands that may wait for one agent.
+const MAX_COMMANDS: usize = 16;
+/// A batch this much older than the one before it, or newer than now, tells that the agent's clock was set.
+const CLOCK_STEP_MS: i64 = 60_000;
+
+/// What others may do to a stream.
+pub(crate) struct Shared {
+    waker: AtomicWaker,
+    opened_ms: i64,
+    greeted: AtomicBool,
+    not_after_ms: AtomicI64,
+    durable_moved: AtomicBool,
+    control: Mutex<Control>,
+}
+
+#[derive(Default)]
+struct Control {
+    goodbye: Option<v1::Goodbye>,
+    commands: VecDeque<v1::Command>,
+    waiting: HashMap<u64, oneshot::Sender<v1::CommandResult>>,
+    ended: bool,
+}
+
+/// What breaks the protocol: the stream is ended with Goodbye `protocol`.
+#[derive(Debug, thiserror::Error)]
+enum Violation {
+    #[error("the first message must be Hello")]
+    NoHello,
+    #[error("Hello came twice")]
+    HelloTwice,
+    #[error("the agent writes codecs {theirs:?}, this aggregator reads {CODEC}; update the older of the two")]
+    Codec { theirs: Vec<u32> },
+    #[error("{what} came before Life")]
+    NoLife { what: &'static str },
+    #[error("a message without content; is the agent newer than this aggregator?")]
+    Empty,
+    #[error("sequences begin at 1")]
+    Sequence,
+    #[error("a batch of {samples} samples, {MAX_SAMPLES} are allowed")]
+    TooLarge { samples: usize },
+    #[error("more than {MAX_LIVES} lives on one stream")]
+    Lives,
+    #[error("a renewal while another one is being done")]
+    Renewal,
+    #[error(transparent)]
+    Columns(#[from] columns::ColumnsError),
+    #[error(transparent)]
+    Definitions(#[from] definitions::DefinitionsError),
+    #[error(transparent)]
+    Define(#[from] DefineError),
+    #[error(transparent)]
+    Undefined(#[from] UndefinedSeries),
+}
+
+/// The response's body.
+pub struct Session {
+    inner: Arc<Inner>,
+    id: u64,
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// `None` when the agent has ended its side.
+    inbound: Option<Streaming<v1::UplinkMessage>>,
+    /// `None` before Hello.
+    node: Option<Arc<NodeState>>,
+    current: Option<Box<Current>>,
+    lives: Vec<StreamLife>,
+    clock: AgentClock,
+    waiting: Option<Waiting>,
+    renewal: Option<JoinHandle<Result<Renewed, String>>>,
+    outbox: VecDeque<Down>,
+    ended: bool,
+}
+
+/// The life that batches are of at the moment.
+struct Current {
+    life: u64,
+    writer: Writer,
+    decoder: Decoder,
+}
+
+struct StreamLife {
+    life: u64,
+    received: u64,
+    acknowledged: u64,
+}
+
+/// A batch that can't be taken yet; nothing is read until it is.
+enum Waiting {
+    /// Its events are being recorded.
+    Events(JoinHandle<Result<(), String>>, Box<Prepared>),
+    /// They could not be: tried again after a while.
+    Retry(Pin<Box<tokio::time::Sleep>>, Box<Prepared>),
+    /// The log has no room.
+    Room(Box<Prepared>),
+}
+
+struct Prepared {
+    life: u64,
+    sequence: u64,
+    received_ms: i64,
+    fresh_ms: i64,
+    blocks: Vec<Resolved>,
+    retired: Vec<u32>,
+    pin: crate::store::Pin,
+    events: Arc<Vec<v1::Event>>,
+}
+
+/// How the agent's clock stands to ours, so that a replayed sample isn't taken for a fresh one.
+#[derive(Default)]
+struct AgentClock {
+    /// To be added to the agent's times.
+    skew_ms: Option<i64>,
+    last_ms: Option<i64>,
+}
+
+impl AgentClock {
+    /// When something of the agent's time `agent_ms` happened by our clock, at most now.
+    fn ours(&mut self, agent_ms: i64, now_ms: i64) -> i64 {
+        let stepped_back = self.last_ms.is_some_and(|last| agent_ms < last.saturating_sub(CLOCK_STEP_MS));
+        self.last_ms = Some(agent_ms);
+        let skew_ms = match self.skew_ms {
+            Some(skew) if !stepped_back && agent_ms.saturating_add(skew) <= now_ms.saturating_add(CLOCK_STEP_MS) => skew,
+            _ => now_ms.saturating_sub(agent_ms),
+        };
+        self.skew_ms = Some(skew_ms);
+        agent_ms.saturating_add(skew_ms).min(now_ms)
+    }
+}
+
+impl Shared {
+    /// Ends the stream with a Goodbye; the first reason given stays.
+    pub fn end(&self, reason: &str, message: &str) {
+        let goodbye = || v1::Goodbye { reason: reason.to_owned(), message: message.to_owned() };
+        lock(&self.control).goodbye.get_or_insert_with(goodbye);
+        self.waker.wake();
+    }
+
+    pub fn committed(&self) {
+        self.durable_moved.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Queues a command. `None`: too many wait, or the stream has ended.
+    pub fn command(&self, id: u64, command: v1::command::Command) -> Option<oneshot::Receiver<v1::CommandResult>> {
+        let (answer, receiver) = oneshot::channel();
+        let mut control = lock(&self.control);
+        if control.ended || control.waiting.len() >= MAX_COMMANDS {
+            return None;
+        }
+        control.waiting.insert(id, answer);
+        control.commands.push_back(v1::Command { id, command: Some(command) });
+        drop(control);
+        self.waker.wake();
+        Some(receiver)
+    }
+
+    pub fn give_up(&self, id: u64) {
+        let mut control = lock(&self.control);
+        control.waiting.remove(&id);
+        control.commands.retain(|c| c.id != id);
+    }
+
+    /// Ends the stream if it is past its time.
+    pub fn check(&self, now_ms: i64, options: &Options) {
+        if now_ms >= self.not_after_ms.load(Ordering::Relaxed) {
+            self.end("expired", "the certificate of this stream has ended; connect with a renewed one, or enrol again");
+        } else if !self.greeted.load(Ordering::Relaxed)
+            && now_ms.saturating_sub(self.opened_ms) > crate::clock::millis(options.hello_timeout)
+        {
+            self.end("protocol", "no Hello came in time");
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn open(
+        inner: &Arc<Inner>,
+        request: tonic::Request<Streaming<v1::UplinkMessage>>,
+    ) -> Result<Self, Status> {
+        if inner.closing.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("the aggregator is stopping; connect again"));
+        }
+        let connection = request.extensions().get::<PeerInfo>();
+        let certificates = connection.and_then(|c| c.certificates.as_deref()).unwrap_or_default();
+        let peer = inner.admission.admit(certificates)?;
+        if connection.is_some_and(|c| !c.trust()) {
+            return Err(Status::resource_exhausted("the aggregator has all the connections it may have; try later"));
+        }
+        let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::new(Shared {
+            waker: AtomicWaker::new(),
+            opened_ms: inner.options.clock.now_ms(),
+            greeted: AtomicBool::new(false),
+            not_after_ms: AtomicI64::new(unix_ms(peer.not_after)),
+            durable_moved: AtomicBool::new(false),
+            control: Mutex::default(),
+        });
+        lock(&inner.streams).insert(id, Arc::downgrade(&shared));
+        Ok(Self {
+            inner: Arc::clone(inner),
+            id,
+            shared,
+            revoked: Box::pin(peer.revoked.clone().cancelled_owned()),
+            peer: Arc::new(peer),
+            inbound: Some(request.into_inner()),
+            node: None,
+            current: None,
+            lives: Vec::new(),
+            clock: AgentClock::default(),
+            waiting: None,
+            renewal: None,
+            outbox: VecDeque::new(),
+            ended: false,
+        })
+    }
+
+    fn take(&mut self, message: v1::UplinkMessage, cx: &mut Context<'_>) -> Result<(), Violation> {
+        let message = message.message.ok_or(Violation::Empty)?;
+        let Some(node) = self.node.clone() else {
+            return match message {
+                Up::Hello(hello) => self.hello(hello),
+                _ => Err(Violation::NoHello),
+            };
+        };
+        match message {
+            Up::Hello(_) => return Err(Violation::HelloTwice),
+            Up::Life(life) => self.begin_life(&node, life.life)?,
+            Up::Definitions(definitions) => self.define(&definitions)?,
+            Up::Batch(batch) => self.batch(&node, batch, cx)?,
+            Up::Renew(request) => self.renew(request)?,
+            Up::CommandResult(result) => {
+                if let Some(answer) = lock(&self.shared.control).waiting.remove(&result.id) {
+                    // Whoever asked may have given up.
+                    let _ = answer.send(result);
+                }
+            }
+            Up::Loss(loss) => node.lost(loss),
+            Up::Plugins(report) => node.report(report),
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, hello: v1::Hello) -> Result<(), Violation> {
+        if !hello.codecs.contains(&CODEC) {
+            return Err(Violation::Codec { theirs: hello.codecs.into_iter().take(16).collect() });
+        }
+        let now_ms = self.inner.options.clock.now_ms();
+        if hello.now_ms != 0 {
+            self.clock.skew_ms = Some(now_ms.saturating_sub(hello.now_ms));
+        }
+        let node = self.inner.state(&self.peer.node);
+        self.shared.greeted.store(true, Ordering::Relaxed);
+        node.store.connected();
+        if let Some(replaced) = node.connect(&self.shared, hello, now_ms) {
+            replaced.end("replaced", "the node has opened another stream");
+        }
+        metrics::counter!(telemetry::HELLOS).increment(1);
+        self.outbox.push_back(Down::Welcome(v1::Welcome {
+            node: self.peer.node.to_string(),
+            codec: CODEC,
+            aggregator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            window: self.inner.options.window,
+            watermarks: node.watermarks(),
+        }));
+        self.node = Some(node);
+        Ok(())
+    }
+
+    fn begin_life(&mut self, node: &NodeState, life: u64) -> Result<(), Violation> {
+        self.lives.retain(|l| l.life == life || l.acknowledged < l.received);
+        if !self.lives.iter().any(|l| l.life == life) {
+            if self.lives.len() >= MAX_LIVES {
+                return Err(Violation::Lives);
+            }
+            self.lives.push(StreamLife { life, received: 0, acknowledged: 0 });
+        }
+        // The old one's numbers go before the new one's come.
+        self.current = None;
+        let writer = self.inner.store.writer(&node.store);
+        self.current = Some(Box::new(Current { life, writer, decoder: Decoder::new() }));
+        self.clock.last_ms = None;
+        Ok(())
+    }
+
+    fn define(&mut self, message: &v1::Definitions) -> Result<(), Violation> {
+        let current = self.current.as_mut().ok_or(Violation::NoLife { what: "Definitions" })?;
+        let reader = definitions::read(message)?;
+        let mut definer = current.writer.define(self.inner.options.clock.now_ms());
+        for family in reader.families() {
+            definer.family(family.number, family.name, family.metric_type, family.unit, family.help)?;
+        }
+        for series in reader.series() {
+            definer.series(series.number, series.family, series.part, series.labels)?;
+        }
+        let outcome = definer.finish();
+        if let Some(refusal) = outcome.first_refusal {
+            tracing::warn!(node = %self.peer.node, refused = outcome.refused, first = %refusal, "definitions were refused; their samples are dropped");
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, node: &Arc<NodeState>, batch: v1::Batch, cx: &mut Context<'_>) -> Result<(), Violation> {
+        let current = self.current.as_mut().ok_or(Violation::NoLife { what: "a batch" })?;
+        if batch.sequence == 0 {
+            return Err(Violation::Sequence);
+        }
+        // Always: the decoder must see every block.
+        let mut decoded = Vec::with_capacity(batch.columns.len().min(16));
+        let mut samples = 0;
+        for bytes in &batch.columns {
+            let mut columns = Columns::default();
+            current.decoder.decode(bytes, &mut columns)?;
+            samples += columns.series.len();
+            if samples > MAX_SAMPLES {
+                return Err(Violation::TooLarge { samples });
+            }
+            decoded.push(columns);
+        }
+        if let Some(logs) = &batch.logs {
+            metrics::counter!(telemetry::LOGS_DROPPED).increment(logs.lines.len() as u64);
+        }
+        let life = current.life;
+        let seen = self.lives.iter_mut().find(|l| l.life == life);
+        if let Some(seen) = seen {
+            seen.received = seen.received.max(batch.sequence);
+        }
+        if node.is_accepted(life, batch.sequence) {
+            current.writer.undefine(&batch.retired);
+            self.duplicate();
+            return Ok(());
+        }
+        let received_ms = self.inner.options.clock.now_ms();
+        let fresh_ms = match decoded.iter().map(|c| c.timestamp_ms).max() {
+            Some(agent_ms) => self.clock.ours(agent_ms, received_ms),
+            None => received_ms,
+        };
+        let pin = node.store.pin();
+        let blocks = decoded.into_iter().map(|c| current.writer.resolve(c)).collect::<Result<Vec<_>, _>>()?;
+        let retired = current.writer.undefine(&batch.retired);
+        let mut events = batch.events;
+        if events.len() > MAX_EVENTS {
+            metrics::counter!(telemetry::EVENTS_DROPPED).increment((events.len() - MAX_EVENTS) as u64);
+            events.truncate(MAX_EVENTS);
+        }
+        let prepared = Box::new(Prepared {
+            life,
+            sequence: batch.sequence,
+            received_ms,
+            fresh_ms,
+            blocks,
+            retired,
+            pin,
+            events: Arc::new(events),
+        });
+        if prepared.events.is_empty() {
+            self.submit(node, prepared, cx);
+        } else {
+            self.record(prepared);
+        }
+        Ok(())
+    }
+
+    /// Records a batch's events off this thread; the batch goes on when they are durable.
+    fn record(&mut self, prepared: Box<Prepared>) {
+        let (sink, peer, events) = (Arc::clone(&self.inner.events), Arc::clone(&self.peer), Arc::clone(&prepared.events));
+        let (life, sequence) = (prepared.life, prepared.sequence);
+        let handle = tokio::task::spawn_blocking(move || sink.record(&peer.node, life, sequence, &events));
+        self.waiting = Some(Waiting::Events(handle, prepared));
+    }
+
+    /// Accepts a batch if the log has room, else keeps it until it has.
+    fn submit(&mut self, node: &Arc<NodeState>, prepared: Box<Prepared>, cx: &Context<'_>) {
+        if self.inner.log.poll_room(cx).is_pending() {
+            metrics::counter!(telemetry::STALLS).increment(1);
+            self.waiting = Some(Waiting::Room(prepared));
+            return;
+        }
+        let Prepared { life, sequence, received_ms, fresh_ms, blocks, retired, pin, events } = *prepared;
+        let samples: usize = blocks.iter().map(|b| b.slots.len()).sum();
+        let accepted = node.accept(life, sequence, received_ms, |in_order| {
+            for block in &blocks {
+                node.store.take(block, Stamp { timestamp_ms: block.timestamp_ms, fresh_ms, in_order });
+            }
+            if !retired.is_empty() {
+                let at_ms = blocks.first().map_or(received_ms, |b| b.timestamp_ms);
+                node.store.retire(&retired, at_ms);
+            }
+            node.store.received(received_ms);
+            let done = Arc::clone(node) as Arc<dyn crate::log::Committed>;
+            self.inner.log.append(Entry {
+                node: Arc::clone(&node.store),
+                life,
+                sequence,
+                received_ms,
+                fresh_ms,
+                blocks,
+                retired,
+                pin,
+                done,
+            });
+        });
+        if accepted {
+            metrics::counter!(telemetry::BATCHES).increment(1);
+            metrics::counter!(telemetry::SAMPLES).increment(samples as u64);
+            if !events.is_empty() {
+                metrics::counter!(telemetry::EVENTS).increment(events.len() as u64);
+            }
+        } else {
+            self.duplicate();
+        }
+    }
+
+    fn duplicate(&self) {
+        metrics::counter!(telemetry::DUPLICATES).increment(1);
+        // It may be durable long since: look.
+        self.shared.durable_moved.store(true, Ordering::Release);
+    }
+
+    fn renew(&mut self, request: v1::RenewRequest) -> Result<(), Violation> {
+        if self.renewal.is_some() {
+            return Err(Violation::Renewal);
+        }
+        let (admission, peer) = (Arc::clone(&self.inner.admission), Arc::clone(&self.peer));
+        self.renewal = Some(tokio::task::spawn_blocking(move || admission.renew(&peer, &request.csr)));
+        Ok(())
+    }
+
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) {
+        let Some(handle) = &mut self.renewal else { return };
+        let Poll::Ready(done) = Pin::new(handle).poll(cx) else { return };
+        self.renewal = None;
+        let result = done.unwrap_or_else(|_| Err("the aggregator failed; its log says why".to_owned()));
+        self.outbox.push_back(Down::Renew(match result {
+            Ok(renewed) => {
+                self.shared.not_after_ms.store(unix_ms(renewed.not_after), Ordering::Relaxed);
+                v1::RenewResponse {
+                    certificates: renewed.certificates,
+                    authorities: renewed.authorities,
+                    refused: String::new(),
+                }
+            }
+            Err(refused) => {
+                tracing::warn!(node = %self.peer.node, refused, "a certificate was not renewed");
+                v1::RenewResponse { refused, ..v1::RenewResponse::default() }
+            }
+        }));
+    }
+
+    /// Goes on with a batch that had to wait. `false`: it still has to.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        let (Some(waiting), Some(node)) = (self.waiting.take(), self.node.clone()) else { return true };
+        match waiting {
+            Waiting::Room(prepared) => self.submit(&node, prepared, cx),
+            Waiting::Retry(mut sleep, prepared) => match sleep.as_mut().poll(cx) {
+                Poll::Ready(()) => self.record(prepared),
+                Poll::Pending => {
+                    self.waiting = Some(Waiting::Retry(sleep, prepared));
+                    return false;
+                }
+            },
+            Waiting::Events(mut handle, prepared) => match Pin::new(&mut handle).poll(cx) {
+                Poll::Pending => {
+                    self.waiting = Some(Waiting::Events(handle, prepared));
+                    return false;
+                }
+                Poll::Ready(Ok(Ok(()))) => self.submit(&node, prepared, cx),
+                Poll::Ready(failed) => {
+                    let error = failed.map_or_else(|e| e.to_string(), |r| r.err().unwrap_or_default());
+                    tracing::error!(node = %self.peer.node, error, "events can't be kept; the stream waits and tries again");
+                    let sleep = Box::pin(tokio::time::sleep(std::time::Duration::from_secs(1)));
+                    self.waiting = Some(Waiting::Retry(sleep, prepared));
+                }
+            },
+        }
+        match &self.waiting {
+            None => true,
+            // The new future has not been polled yet.
+            Some(Waiting::Events(..) | Waiting::Retry(..)) => self.poll_waiting(cx),
+            Some(Waiting::Room(_)) => false,
+        }
+    }
+
+    /// Reads until nothing is there, a batch has to wait, or the budget is spent (`true`: there may be more).
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        for _ in 0..BUDGET {
+            if !self.poll_waiting(cx) {
+                return false;
+            }
+            let Some(inbound) = &mut self.inbound else { return false };
+            match futures_util::Stream::poll_next(Pin::new(inbound), cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Some(Ok(message))) => {
+                    if let Err(violation) = self.take(message, cx) {
+                        tracing::warn!(node = %self.peer.node, %violation, "the stream is ended: its agent broke the protocol");
+                        self.shared.end("protocol", &violation.to_string());
+                        return true;
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    tracing::debug!(node = %self.peer.node, %status, "the stream broke");
+                    self.inbound = None;
+                    self.ended = true;
+                    return false;
+                }
+                Poll::Ready(None) => {
+                    self.inbound = None;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The acknowledgements that are due, one a life.
+    fn collect_acks(&mut self) {
+        let Some(node) = &self.node else { return };
+        if !self.shared.durable_moved.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for life in &mut self.lives {
+            let sequence = node.durable(life.life).min(life.received);
+            if sequence > life.acknowledged {
+                life.acknowledged = sequence;
+                self.outbox.push_back(Down::Ack(v1::Ack { life: life.life, sequence }));
+            }
+        }
+    }
+
+    /// The agent has ended its side and has all its acknowledgements.
+    fn is_drained(&self) -> bool {
+        self.inbound.is_none() && self.waiting.is_none() && self.lives.iter().all(|l| l.acknowledged >= l.received)
+    }
+
+    fn goodbye(&mut self, cx: &mut Context<'_>) -> Option<v1::Goodbye> {
+        if self.revoked.as_mut().poll(cx).is_ready() {
+            let message = "the node was revoked; it must be enrolled again by an operator";
+            return Some(v1::Goodbye { reason: "revoked".to_owned(), message: message.to_owned() });
+        }
+        let mut control = lock(&self.shared.control);
+        while let Some(command) = control.commands.pop_front() {
+            self.outbox.push_back(Down::Command(command));
+        }
+        control.goodbye.take()
+    }
+}
+
+impl futures_util::Stream for Session {
+    type Item = Result<v1::DownlinkMessage, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let say = |message| Poll::Ready(Some(Ok(v1::DownlinkMessage { message: Some(message) })));
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        this.shared.waker.register(cx.waker());
+        if let Some(message) = this.outbox.pop_front() {
+            return say(message);
+        }
+        let mut more = false;
+        for round in 0..2 {
+            if let Some(goodbye) = this.goodbye(cx) {
+                metrics::counter!(telemetry::ENDED, "reason" => goodbye.reason.clone()).increment(1);
+                this.ended = true;
+                this.inbound = None;
+                return say(Down::Goodbye(goodbye));
+            }
+            // A violation found while reading is said in the second round.
+            if round == 0 {
+                more = this.read(cx);
+                this.poll_renewal(cx);
+            }
+        }
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        this.collect_acks();
+        if let Some(message) = this.outbox.pop_front() {
+            return say(message);
+        }
+        if this.is_drained() {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        lock(&self.inner.streams).remove(&self.id);
+        if let Some(node) = &self.node {
+            node.disconnect(&self.shared);
+            node.store.disconnected();
+        }
+        let mut control = lock(&self.shared.control);
+        control.ended = true;
+        // Whoever waits for an answer is told by the drop.
+        control.waiting.clear();
+        control.commands.clear();
+    }
+}
+
+fn unix_ms(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
