@@ -153,12 +153,7 @@ impl Core {
     }
 
     /// The entry of a series, made where it is new, touched.
-    pub fn find<'a>(
-        &mut self,
-        family: u32,
-        part: Part,
-        key: impl Iterator<Item = &'a str> + Clone,
-    ) -> u32 {
+    pub fn find<'a>(&mut self, family: u32, part: Part, key: impl Iterator<Item = &'a str> + Clone) -> u32 {
         let hash = hash(family, part, key.clone());
         let entries = &self.entries;
         let same = |&i: &u32| {
@@ -386,7 +381,8 @@ impl Core {
             sys::fail("refused", &message);
         }
         if trouble.twice > 0 {
-            let message = format!("{} values set twice in one collect; the first: {}", trouble.twice, trouble.which);
+            let message =
+                format!("{} values set twice in one collect; the first: {}", trouble.twice, trouble.which);
             sys::fail("duplicate", &message);
         }
     }

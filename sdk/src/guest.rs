@@ -45,7 +45,7 @@ pub use control::__export_control_world as __export_control;
 pub use source::__export_source_world as __export_source;
 
 use source::exports::picket::source::source as exported;
-use source::picket::host as host;
+use source::picket::host;
 use source::picket::source::sink;
 use source::picket::types::types as wit;
 

@@ -74,9 +74,7 @@ use testing::backend as sys;
 pub use describe::Describe;
 pub use dynamic::{DynamicFamily, FamilyDefinition};
 pub use event::{Event, Severity};
-pub use families::{
-    CounterFamily, GaugeFamily, HistogramFamily, InfoFamily, StateSetFamily, UnknownFamily,
-};
+pub use families::{CounterFamily, GaugeFamily, HistogramFamily, InfoFamily, StateSetFamily, UnknownFamily};
 pub use model::{MetricType, Part};
 pub use series::{Counter, Gauge, Histogram, Info, KeptCounter, KeptGauge, StateSet, Unknown};
 pub use source::{Collect, Controllable, Failure, NoSettings, Refused, Source};
@@ -92,7 +90,7 @@ macro_rules! export {
         const _: () = {
             $crate::__runner!($plugin);
             type Exported = $crate::__guest::Component<$plugin>;
-            $crate::__guest::__export_source!(Exported with_types_in $crate::__guest::source);
+    $crate::__guest::__export_source!(Exported with_types_in $crate::__guest::source);
         };
     };
 }
@@ -105,8 +103,8 @@ macro_rules! export_controllable {
         const _: () = {
             $crate::__runner!($plugin);
             type Exported = $crate::__guest::Component<$plugin>;
-            $crate::__guest::__export_source!(Exported with_types_in $crate::__guest::source);
-            $crate::__guest::__export_control!(Exported with_types_in $crate::__guest::control);
+    $crate::__guest::__export_source!(Exported with_types_in $crate::__guest::source);
+    $crate::__guest::__export_control!(Exported with_types_in $crate::__guest::control);
         };
     };
 }

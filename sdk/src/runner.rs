@@ -51,8 +51,9 @@ impl<P: Controllable> Runner<P> {
     }
 
     pub(crate) fn set_control(&mut self, text: &str) -> Result<String, ControlFailure> {
-        let control = serde_json::from_str(text)
-            .map_err(|e| ControlFailure::Refused(Refused::from(format!("the settings are not valid: {e}"))))?;
+        let control = serde_json::from_str(text).map_err(|e| {
+            ControlFailure::Refused(Refused::from(format!("the settings are not valid: {e}")))
+        })?;
         self.plugin.set_control(control).map_err(ControlFailure::Refused)?;
         self.control().map_err(ControlFailure::Other)
     }

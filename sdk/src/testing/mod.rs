@@ -173,7 +173,8 @@ impl<P: Source> Host<P> {
         wanted.sort_unstable();
         let samples = self.samples();
         let mut found = samples.iter().filter(|s| {
-            s.exposed_name() == name && s.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).eq(wanted.iter().copied())
+            s.exposed_name() == name
+                && s.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).eq(wanted.iter().copied())
         });
         found.next().map(|s| s.value)
     }

@@ -206,7 +206,13 @@ impl Store {
         self.values.get(key).map(|(value, _)| value.clone())
     }
 
-    pub fn set(&mut self, key: &str, value: &[u8], ttl: Option<u64>, now: Duration) -> Result<(), StoreError> {
+    pub fn set(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        ttl: Option<u64>,
+        now: Duration,
+    ) -> Result<(), StoreError> {
         self.expire(now);
         let others = self.values.iter().filter(|(k, _)| *k != key);
         let used: usize = others.map(|(k, (v, _))| k.len() + v.len()).sum();
