@@ -52,10 +52,9 @@ impl std::str::FromStr for Address {
         if text.contains('/') {
             return Err(AddressError::Url { text: shown() });
         }
+        let bracketed = text.starts_with('[');
         let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && !(host.starts_with('[') && !host.ends_with(']')) => {
-                (host, port)
-            }
+            Some((host, port)) if !host.is_empty() && bracketed == host.ends_with(']') => (host, port),
             _ => return Err(AddressError::NoPort { text: shown() }),
         };
         let port = port

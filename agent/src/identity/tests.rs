@@ -202,8 +202,9 @@ async fn peers_that_are_no_aggregator() {
 #[test]
 fn a_change_that_a_crash_interrupted_is_finished_or_taken_back() {
     let authority = Authority::new("picket");
+    type Lies = &'static [(&'static str, &'static str)];
     // What lies there, and whose identity is loaded then. "!": without its key.
-    let cases: [(&[(&str, &str)], Option<&str>); 7] = [
+    let cases: [(Lies, Option<&str>); 7] = [
         (&[("identity", "a")], Some("a")),
         (&[("identity", "a"), ("identity.new", "b")], Some("a")),
         (&[("identity", "a"), ("identity.new", "!b")], Some("a")),

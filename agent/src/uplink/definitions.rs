@@ -168,7 +168,7 @@ fn series(definitions: &v1::Definitions) -> impl Iterator<Item = SeriesRow<'_>> 
 /// After this, `families` and `series` see all rows, and every index points to a string.
 fn check(definitions: &v1::Definitions) -> Result<(), Damaged> {
     let known = |index: &u32| (*index as usize) < definitions.strings.len();
-    if definitions.families.len() % 6 != 0 {
+    if !definitions.families.len().is_multiple_of(6) {
         return Err(Damaged("a family is cut off"));
     }
     for row in families(definitions) {

@@ -20,6 +20,8 @@ use crate::identity::testing::{Authority, Issued, Life, VALID, eventually, serve
 pub(super) struct Behaviour {
     pub window: u32,
     pub ack: bool,
+    /// Off: what came is forgotten with its stream.
+    pub hold: bool,
     /// Off: messages are not taken from the stream.
     pub read: bool,
     pub welcome: bool,
@@ -34,7 +36,17 @@ pub(super) struct Behaviour {
 impl Default for Behaviour {
     fn default() -> Self {
         let codec = picket_proto::columns::CODEC;
-        Self { window: 64, ack: true, read: true, welcome: true, codec, renew: None, refuse: None, lie: 0 }
+        Self {
+            window: 64,
+            ack: true,
+            hold: true,
+            read: true,
+            welcome: true,
+            codec,
+            renew: None,
+            refuse: None,
+            lie: 0,
+        }
     }
 }
 
@@ -276,15 +288,17 @@ impl Reading {
             let pairs = columns.series.iter().zip(&columns.values);
             samples.extend(pairs.map(|(series, value)| (life, batch.sequence, *series, *value)));
         }
-        self.log(|log| {
-            log.batches.push((life, batch.sequence));
-            log.samples.extend(samples);
-            log.events.extend(batch.events);
-            log.retired.extend(batch.retired);
-        });
+        let hold = self.behaviour.borrow().hold;
         let mut state = self.state.lock().unwrap();
-        let held = state.held.entry(life).or_default();
-        *held = (*held).max(batch.sequence);
+        if hold {
+            let held = state.held.entry(life).or_default();
+            *held = (*held).max(batch.sequence);
+        }
+        let log = &mut state.streams[self.index];
+        log.batches.push((life, batch.sequence));
+        log.samples.extend(samples);
+        log.events.extend(batch.events);
+        log.retired.extend(batch.retired);
     }
 
     async fn acknowledge(&self, behaviour: &Behaviour) {

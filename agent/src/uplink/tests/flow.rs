@@ -116,10 +116,10 @@ async fn a_peer_without_a_welcome_and_one_without_acknowledgements_are_left() {
     let quick = Timing { welcome: Duration::from_millis(200), stall: Duration::from_millis(300), ..timing() };
     let node = Node::start_in(state, &aggregator.address, quick);
     node.error("did not say Welcome").await;
-    aggregator.set(|b| (b.welcome, b.ack) = (true, false));
+    aggregator.set(|b| (b.welcome, b.ack, b.hold) = (true, false, false));
     node.append_simple(1).await;
     node.error("acknowledged nothing").await;
-    aggregator.set(|b| b.ack = true);
+    aggregator.set(|b| (b.ack, b.hold) = (true, true));
     node.pending(0).await;
     node.stop().await;
 }
@@ -234,12 +234,12 @@ async fn shutdown_ends_though_nobody_acknowledges_or_answers() {
 
 #[tokio::test]
 async fn an_acknowledgement_of_what_was_never_sent_deletes_nothing() {
-    let aggregator = Aggregator::start(Behaviour { lie: 100, ..Behaviour::default() }).await;
+    let aggregator = Aggregator::start(Behaviour { lie: 100, hold: false, ..Behaviour::default() }).await;
     let node = Node::start(&aggregator);
     node.append_simple(1).await;
     node.error("which it was not sent").await;
     assert_eq!(node.spool.stats().records_pending, 1);
-    aggregator.set(|b| b.lie = 0);
+    aggregator.set(|b| (b.lie, b.hold) = (0, true));
     node.pending(0).await;
     node.stop().await;
 }

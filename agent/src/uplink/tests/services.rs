@@ -137,7 +137,7 @@ async fn plugins_are_reported_at_the_start_and_when_they_change() {
     let state = v1::PluginState { id: "node".into(), state: "running".into(), ..Default::default() };
     node.plugins.send(vec![state.clone()]).unwrap();
     let second = aggregator.until("another report", 0, |log| log.plugins.get(1).cloned()).await;
-    assert_eq!(second.plugins, [state.clone()]);
+    assert_eq!(second.plugins, std::slice::from_ref(&state));
     aggregator.cut(0).await;
     let again = aggregator.until("a report on the next stream", 1, |log| log.plugins.first().cloned()).await;
     assert_eq!(again.plugins, [state]);
