@@ -62,7 +62,12 @@ pub enum Fault {
 }
 
 impl PluginError {
-    pub(crate) fn new(plugin: &PluginId, phase: Phase, code: &'static Code, message: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        plugin: &PluginId,
+        phase: Phase,
+        code: &'static Code,
+        message: impl Into<String>,
+    ) -> Self {
         Self(Box::new(Failure {
             plugin: plugin.clone(),
             version: String::new(),

@@ -1,12 +1,24 @@
-//! The host: one engine for all plugins of the agent.
+//! The host: one engine, one cache and one clock for all plugins of the agent; and the way from a file to a plugin.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use picket_agent_services::Services;
+use picket_agent_services::grants::{Refusal, admit};
+use wasmtime::Engine;
 
-use crate::{Plugin, PluginError, PluginSpec};
+use crate::compiler::{Compiler, sha256};
+use crate::component::{CONTROLLABLE_WORLD, SOURCE_WORLD, inspect};
+use crate::error::codes;
+use crate::fault::chain;
+use crate::instance::{Linked, Setting};
+use crate::{Phase, Plugin, PluginError, PluginInfo, PluginSpec};
+
+/// The largest component that is read, in bytes.
+pub const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
 /// How the host is set up.
 #[derive(Debug, Clone)]
@@ -30,17 +42,32 @@ pub enum HostError {
     Ticker(#[source] std::io::Error),
 }
 
-/// The engine, the cache and the ticker. Lives as long as a plugin of it does.
-#[derive(Debug)]
+/// The engine, the cache and the ticker. They live as long as a plugin of theirs does.
 pub struct Host {
-    options: HostOptions,
+    engine: Engine,
+    compiler: Compiler,
+    services: Arc<Services>,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("compiler", &self.compiler).finish_non_exhaustive()
+    }
 }
 
 impl Host {
     /// # Errors
-    /// [`HostError`]
+    /// [`HostError`]: this machine cannot run plugins at all.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, HostError> {
-        Ok(Arc::new(Self { options }))
+        let engine = Engine::new(&crate::engine::config()).map_err(|e| HostError::Engine(chain(&e)))?;
+        crate::engine::tick(&engine).map_err(HostError::Ticker)?;
+        let compiler = Compiler::new(
+            options.cache_dir,
+            options.compiler,
+            options.compile_memory,
+            options.compile_timeout,
+        );
+        Ok(Arc::new(Self { engine, compiler, services: options.services }))
     }
 
     /// Reads, checks, compiles where the cache does not have it, instantiates, describes and configures a plugin.
@@ -48,7 +75,88 @@ impl Host {
     /// # Errors
     /// [`PluginError`]: the phase says how far it came.
     pub async fn load(self: &Arc<Self>, spec: PluginSpec) -> Result<Plugin, PluginError> {
-        let _ = &self.options;
-        Err(PluginError::new(&spec.id, crate::Phase::Read, &crate::error::codes::HOST, "not loaded"))
+        let id = &spec.id;
+        let error = |phase, code, message: String| PluginError::new(id, phase, code, message);
+        let (path, shown) = (spec.file.clone(), spec.file.display());
+        // Once: what is checked, what is compiled and what the digest names are the same bytes.
+        let bytes = tokio::task::spawn_blocking(move || read(&path))
+            .await
+            .map_err(|e| error(Phase::Read, &codes::HOST, e.to_string()))?
+            .map_err(|e| {
+                error(Phase::Read, &codes::UNREADABLE, format!("{shown} cannot be read")).because(e)
+            })?
+            .ok_or_else(|| {
+                let message = format!("{shown} is larger than {MAX_COMPONENT_BYTES} bytes");
+                error(Phase::Read, &codes::TOO_LARGE, message)
+            })?;
+        let digest = sha256(&bytes);
+        let component = inspect(&bytes).map_err(|unfit| {
+            let phase = if unfit.code == &codes::MANIFEST { Phase::Manifest } else { Phase::Read };
+            error(phase, unfit.code, format!("{shown}: {}", unfit.message)).of("", &digest)
+        })?;
+        let version = component.manifest.as_ref().map(|m| m.version.clone()).unwrap_or_default();
+        let needs = component.manifest.as_ref().map(|m| m.needs.as_slice());
+        let admission = admit(id, needs, &component.capabilities, &spec.grants)
+            .map_err(|refusal| refused(&spec, &refusal).of(&version, &digest))?;
+        let compiled = self.compiler.component(&self.engine, &bytes, &digest).await.map_err(|e| {
+            let made = error(Phase::Compile, e.code, e.message).of(&version, &digest);
+            match e.source {
+                Some(source) => made.because(source),
+                None => made,
+            }
+        })?;
+        drop(bytes);
+        let linked = Linked::new(&self.engine, &compiled, &admission, component.controllable)
+            .map_err(|e| error(Phase::Link, &codes::LINK, chain(&e)).of(&version, &digest))?;
+        let limits = match &component.manifest {
+            Some(manifest) => spec.limits.clamp(&manifest.limits),
+            None => spec.limits.clone(),
+        };
+        let world = if component.controllable { CONTROLLABLE_WORLD } else { SOURCE_WORLD };
+        let setting = Setting {
+            plugin: id.clone(),
+            limits: limits.clone(),
+            services: self.services.clone(),
+            admission: Arc::new(admission),
+        };
+        let manifest = component.manifest;
+        let info = PluginInfo {
+            id: id.clone(),
+            name: manifest.as_ref().map_or_else(|| file_name(&spec.file), |m| m.id.to_string()),
+            version,
+            digest,
+            world: manifest.as_ref().map_or_else(|| world.to_owned(), |m| m.world.clone()),
+            description: manifest.as_ref().map(|m| m.description.clone()).unwrap_or_default(),
+            controllable: component.controllable,
+            families: Vec::new(),
+            limits,
+            settings_schema: manifest.and_then(|m| m.config),
+        };
+        Plugin::start(info, linked, setting, &spec.settings).await
     }
+}
+
+fn refused(spec: &PluginSpec, refusal: &Refusal) -> PluginError {
+    let code = match refusal {
+        Refusal::NotGranted { .. } => &codes::NOT_GRANTED,
+        Refusal::NotNamed { .. } => &codes::NOT_NAMED,
+        Refusal::Malformed { operator: true, .. } => &codes::BAD_GRANT,
+        Refusal::Malformed { operator: false, .. } => &codes::BAD_NEED,
+    };
+    PluginError::new(&spec.id, Phase::Admit, code, refusal.to_string())
+}
+
+/// The file's bytes; none where there are too many.
+fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_COMPONENT_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= MAX_COMPONENT_BYTES).then_some(bytes))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
 }

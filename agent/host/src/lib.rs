@@ -4,14 +4,26 @@
 //! sees it, and an instance that trapped or ran out of time is never entered again. What it may do to the node is
 //! decided by [`picket_agent_services`], which this crate only relays to.
 
+mod bindings;
+mod compiler;
+mod component;
+mod engine;
 mod error;
+mod fault;
+mod guest;
 mod host;
+mod imports;
+mod instance;
 mod limits;
+mod manifest;
 mod plugin;
+mod readings;
 mod sink;
 
+pub use engine::config;
 pub use error::{CODES, Code, ControlError, Failure, Fault, Phase, PluginError};
-pub use host::{Host, HostError, HostOptions};
+pub use host::{Host, HostError, HostOptions, MAX_COMPONENT_BYTES};
 pub use limits::{AskedLimits, Limits};
+pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
 pub use plugin::{CollectStats, Plugin, PluginInfo, PluginSpec, PluginState};
 pub use sink::SampleSink;

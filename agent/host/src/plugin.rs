@@ -1,15 +1,32 @@
 //! One loaded plugin: its instance, its restarts, its calls.
+//!
+//! The instance stays warm between collects: what it registered lives in it. It is replaced after a failure, after a
+//! number of collects, and when it has given out too many numbers. A failure costs one of the restarts; between them
+//! the wait doubles; with none left the plugin is quarantined and says so. Time without failure gives the budget back.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use picket_agent_services::grants::Scope;
 use picket_proto::model::{Family, PluginId};
 use tokio::time::Instant;
 
+use crate::error::codes;
+use crate::fault::stopped;
+use crate::instance::{Call, Instance, Linked, Returned, Setting};
 use crate::limits::Limits;
+use crate::readings::Refused;
 use crate::sink::SampleSink;
-use crate::{ControlError, PluginError};
+use crate::{ControlError, Phase, PluginError};
+
+/// The longest wait before a restart.
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+/// The most bytes of settings, of the operator's or of `control.set`.
+const MAX_SETTINGS: usize = 1 << 20;
+/// What is kept of an error's text that a plugin wrote, in bytes.
+const MAX_TEXT: usize = 1024;
 
 /// What the operator wants loaded.
 #[derive(Debug, Clone)]
@@ -37,10 +54,12 @@ pub struct PluginInfo {
     pub description: String,
     /// It exports `control`.
     pub controllable: bool,
-    /// What it described.
+    /// What it described and declared so far.
     pub families: Vec<Family>,
     /// The limits in force.
     pub limits: Limits,
+    /// The manifest's JSON Schema of the settings.
+    pub settings_schema: Option<serde_json::Value>,
 }
 
 /// How a plugin is doing.
@@ -48,9 +67,14 @@ pub struct PluginInfo {
 pub enum PluginState {
     Running,
     /// It failed and is started again by the first call after `until`.
-    BackingOff { until: Instant, reason: String },
+    BackingOff {
+        until: Instant,
+        reason: String,
+    },
     /// It failed too often and is left alone until [`Plugin::set_settings`] or [`Plugin::release`].
-    Quarantined { reason: String },
+    Quarantined {
+        reason: String,
+    },
 }
 
 impl PluginState {
@@ -71,21 +95,64 @@ pub struct CollectStats {
     pub points: u64,
     /// Series registered at the end of the call.
     pub series: u64,
-    /// CPU time of the guest and of the host calls that it waited for on its thread.
+    /// CPU time of the guest and of the host calls done on its thread.
     pub guest_time: Duration,
     pub wall: Duration,
     /// Linear memory of the instance, in bytes.
     pub memory: u64,
 }
 
-/// A loaded plugin. One task owns it; it makes one call at a time.
-#[derive(Debug)]
+/// A loaded plugin. One task owns it; it makes one call at a time. A call that is dropped midway ends the instance; the
+/// next call begins with a fresh one.
 pub struct Plugin {
     info: PluginInfo,
+    linked: Linked,
+    setting: Setting,
+    /// The operator's settings as JSON.
+    settings: String,
     state: PluginState,
+    /// Failures since the last healthy time.
+    failures: u32,
+    last_failure: Option<Instant>,
+    instance: Option<Instance>,
+    /// Collects of this instance.
+    collects: u32,
 }
 
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("info", &self.info).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Numbers instances over the whole process, so that a generation never comes twice.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
 impl Plugin {
+    /// Starts the first instance.
+    pub(crate) async fn start(
+        info: PluginInfo,
+        linked: Linked,
+        setting: Setting,
+        settings: &serde_json::Value,
+    ) -> Result<Self, PluginError> {
+        let mut plugin = Self {
+            info,
+            linked,
+            setting,
+            settings: String::new(),
+            state: PluginState::Running,
+            failures: 0,
+            last_failure: None,
+            instance: None,
+            collects: 0,
+        };
+        plugin.settings = plugin.settings_text(settings)?;
+        let instance = plugin.fresh(&plugin.settings).await?;
+        plugin.adopt(instance);
+        Ok(plugin)
+    }
+
     pub const fn info(&self) -> &PluginInfo {
         &self.info
     }
@@ -98,10 +165,36 @@ impl Plugin {
     /// not entered: the answer is PKT-0080 or PKT-0081.
     ///
     /// # Errors
-    /// [`PluginError`]
+    /// [`PluginError`]. PKT-0069 (the source's own error) leaves the instance running and costs no restart.
     pub async fn collect(&mut self, sink: &mut dyn SampleSink) -> Result<CollectStats, PluginError> {
-        let _ = sink;
-        Ok(CollectStats::default())
+        let begin = Instant::now();
+        let mut instance = self.ready(Phase::Collect).await?;
+        instance.readings().begin_collect();
+        let returned = instance.enter(Call::Collect).await;
+        let points = instance.readings().hand_over(&self.setting.plugin, sink);
+        let stats = CollectStats {
+            points,
+            series: instance.readings().series() as u64,
+            guest_time: instance.guest_time(),
+            wall: begin.elapsed(),
+            memory: instance.memory() as u64,
+        };
+        match returned {
+            Ok(Returned::Done(Ok(()))) => {
+                self.keep(instance);
+                Ok(stats)
+            }
+            Ok(Returned::Done(Err((reason, message)))) => {
+                let (reason, message) = (text(&reason), text(&message));
+                // Through the same bounds as the plugin's own `fail`.
+                instance.readings().fail(&reason, &message);
+                instance.readings().hand_over(&self.setting.plugin, sink);
+                self.keep(instance);
+                Err(self.error(Phase::Collect, &codes::SOURCE, format!("{reason}: {message}")))
+            }
+            Ok(_) => Err(self.error(Phase::Collect, &codes::HOST, "another call's answer")),
+            Err(end) => Err(self.failed(stopped(&self.setting.plugin, Phase::Collect, end))),
+        }
     }
 
     /// A JSON Schema of what [`Self::control_set`] takes.
@@ -109,7 +202,7 @@ impl Plugin {
     /// # Errors
     /// [`ControlError`]
     pub async fn control_schema(&mut self) -> Result<String, ControlError> {
-        Err(ControlError::NotControllable(self.info.id.clone()))
+        self.control_text(Call::ControlSchema).await
     }
 
     /// The settings in force, as JSON.
@@ -117,29 +210,201 @@ impl Plugin {
     /// # Errors
     /// [`ControlError`]
     pub async fn control_get(&mut self) -> Result<String, ControlError> {
-        Err(ControlError::NotControllable(self.info.id.clone()))
+        self.control_text(Call::ControlGet).await
     }
 
-    /// Applies settings, all or nothing, and returns those in force.
+    /// Applies settings, all or nothing, and returns those in force. They hold for as long as the instance does: after a
+    /// restart the plugin begins with its own again.
     ///
     /// # Errors
     /// [`ControlError`]
     pub async fn control_set(&mut self, json: &str) -> Result<String, ControlError> {
-        let _ = json;
-        Err(ControlError::NotControllable(self.info.id.clone()))
+        if json.len() > MAX_SETTINGS {
+            return Err(ControlError::Refused(vec![format!("at most {MAX_SETTINGS} bytes of settings")]));
+        }
+        match self.control(Call::ControlSet(json)).await? {
+            Returned::Set(Ok(text)) => Ok(text),
+            Returned::Set(Err(lines)) => {
+                Err(ControlError::Refused(lines.iter().take(100).map(|l| text(l)).collect()))
+            }
+            _ => Err(self.error(Phase::Control, &codes::HOST, "another call's answer").into()),
+        }
     }
 
-    /// Replaces the plugin's own settings: a fresh instance is configured with them. On an error the old ones stay in force.
+    /// Replaces the plugin's own settings: a fresh instance is configured with them. On an error the old instance and
+    /// the old settings stay in force. Ends a quarantine.
     ///
     /// # Errors
     /// [`PluginError`]
     pub async fn set_settings(&mut self, settings: serde_json::Value) -> Result<(), PluginError> {
-        let _ = settings;
+        let text = self.settings_text(&settings)?;
+        let instance = self.fresh(&text).await?;
+        self.settings = text;
+        self.release();
+        self.adopt(instance);
         Ok(())
     }
 
     /// Ends a quarantine or a back-off: the next call starts the plugin anew, with a full budget of restarts.
     pub fn release(&mut self) {
         self.state = PluginState::Running;
+        self.failures = 0;
+        self.last_failure = None;
     }
+
+    async fn control_text(&mut self, call: Call<'_>) -> Result<String, ControlError> {
+        match self.control(call).await? {
+            Returned::Text(text) => Ok(text),
+            _ => Err(self.error(Phase::Control, &codes::HOST, "another call's answer").into()),
+        }
+    }
+
+    async fn control(&mut self, call: Call<'_>) -> Result<Returned, ControlError> {
+        if !self.info.controllable {
+            return Err(ControlError::NotControllable(self.info.id.clone()));
+        }
+        let mut instance = self.ready(Phase::Control).await?;
+        match instance.enter(call).await {
+            Ok(returned) => {
+                self.instance = Some(instance);
+                Ok(returned)
+            }
+            Err(end) => Err(self.failed(stopped(&self.setting.plugin, Phase::Control, end)).into()),
+        }
+    }
+
+    /// The instance, taken out: whoever does not put it back has dropped it.
+    async fn ready(&mut self, phase: Phase) -> Result<Instance, PluginError> {
+        match &self.state {
+            PluginState::Quarantined { reason } => {
+                let message =
+                    format!("it is quarantined after {} failures, the last: {reason}", self.failures);
+                return Err(self.error(phase, &codes::QUARANTINED, message));
+            }
+            PluginState::BackingOff { until, reason } if Instant::now() < *until => {
+                let wait = until.saturating_duration_since(Instant::now());
+                let message = format!("it starts again in {:.1} s after: {reason}", wait.as_secs_f64());
+                return Err(self.error(phase, &codes::BACKING_OFF, message));
+            }
+            PluginState::BackingOff { .. } | PluginState::Running => {}
+        }
+        if let Some(instance) = self.instance.take() {
+            return Ok(instance);
+        }
+        match self.fresh(&self.settings).await {
+            Ok(instance) => {
+                self.adopt(instance);
+                self.state = PluginState::Running;
+                self.instance.take().ok_or_else(|| self.error(phase, &codes::HOST, "the instance is gone"))
+            }
+            Err(e) => Err(self.failed(e)),
+        }
+    }
+
+    /// A new instance, described and configured.
+    async fn fresh(&self, settings: &str) -> Result<Instance, PluginError> {
+        let plugin = &self.setting.plugin;
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        let place = |e: PluginError| e.of(&self.info.version, &self.info.digest);
+        let mut instance = Instance::new(&self.linked, &self.setting, generation)
+            .await
+            .map_err(|end| place(stopped(plugin, Phase::Instantiate, end)))?;
+        match instance.enter(Call::Describe).await {
+            Ok(Returned::Described(families)) => {
+                instance.readings().describe(families).map_err(|e| {
+                    let message = match e {
+                        Refused::Quota(m) => format!("it describes more than it may: {m}"),
+                        Refused::Invalid(m) | Refused::Other(m) => m,
+                        Refused::UnknownId(id) => format!("it names the unknown number {id}"),
+                    };
+                    self.error(Phase::Describe, &codes::DESCRIPTION, message)
+                })?;
+            }
+            Ok(_) => return Err(self.error(Phase::Describe, &codes::HOST, "another call's answer")),
+            Err(end) => return Err(place(stopped(plugin, Phase::Describe, end))),
+        }
+        match instance.enter(Call::Configure(settings)).await {
+            Ok(Returned::Done(Ok(()))) => Ok(instance),
+            Ok(Returned::Done(Err((reason, message)))) => {
+                let message = format!("{}: {}", text(&reason), text(&message));
+                Err(self.error(Phase::Configure, &codes::SETTINGS, message))
+            }
+            Ok(_) => Err(self.error(Phase::Configure, &codes::HOST, "another call's answer")),
+            Err(end) => Err(place(stopped(plugin, Phase::Configure, end))),
+        }
+    }
+
+    fn adopt(&mut self, mut instance: Instance) {
+        self.info.families = instance.readings().families();
+        self.collects = 0;
+        self.instance = Some(instance);
+    }
+
+    /// After a collect that ended by itself.
+    fn keep(&mut self, mut instance: Instance) {
+        self.collects = self.collects.saturating_add(1);
+        let limits = &self.setting.limits;
+        if self.last_failure.is_some_and(|at| at.elapsed() >= limits.healthy_after) {
+            self.failures = 0;
+            self.last_failure = None;
+        }
+        let recycle = limits.recycle_after > 0 && self.collects >= limits.recycle_after;
+        if recycle || instance.readings().worn() {
+            return;
+        }
+        if instance.readings().family_count() != self.info.families.len() {
+            self.info.families = instance.readings().families();
+        }
+        self.instance = Some(instance);
+    }
+
+    /// A failure costs a restart. The instance is gone already.
+    fn failed(&mut self, error: PluginError) -> PluginError {
+        self.instance = None;
+        let now = Instant::now();
+        let limits = &self.setting.limits;
+        if self.last_failure.is_some_and(|at| now.duration_since(at) >= limits.healthy_after) {
+            self.failures = 0;
+        }
+        self.last_failure = Some(now);
+        self.failures = self.failures.saturating_add(1);
+        let reason = format!("{} {}: {}", error.code, error.phase, error.why());
+        self.state = if self.failures > limits.restarts {
+            PluginState::Quarantined { reason }
+        } else {
+            let doubled = 2u32.saturating_pow(self.failures - 1);
+            let wait = limits.back_off.saturating_mul(doubled).min(MAX_BACK_OFF);
+            PluginState::BackingOff { until: now + wait, reason }
+        };
+        error.of(&self.info.version, &self.info.digest)
+    }
+
+    fn settings_text(&self, settings: &serde_json::Value) -> Result<String, PluginError> {
+        let text = match settings {
+            serde_json::Value::Null => "{}".to_owned(),
+            serde_json::Value::Object(_) => settings.to_string(),
+            _ => {
+                return Err(self.error(
+                    Phase::Configure,
+                    &codes::SETTINGS,
+                    "the settings are not a JSON object",
+                ));
+            }
+        };
+        if text.len() > MAX_SETTINGS {
+            let message = format!("the settings are {} bytes long, {MAX_SETTINGS} are allowed", text.len());
+            return Err(self.error(Phase::Configure, &codes::SETTINGS, message));
+        }
+        Ok(text)
+    }
+
+    fn error(&self, phase: Phase, code: &'static codes::Code, message: impl Into<String>) -> PluginError {
+        PluginError::new(&self.setting.plugin, phase, code, message).of(&self.info.version, &self.info.digest)
+    }
+}
+
+/// A text of the plugin's, as it may stand in a log line.
+fn text(raw: &str) -> String {
+    let end = raw.floor_char_boundary(MAX_TEXT);
+    raw.get(..end).unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -218,8 +218,12 @@ pub enum Refusal {
          its author must state the scope and the reason"
     )]
     NotNamed { capability: Capability },
-    #[error("in {place}: {problem}")]
-    Malformed { place: &'static str, problem: String },
+    #[error("in {}: {problem}", if *.operator { "the operator's grants" } else { "the manifest's needs" })]
+    Malformed {
+        /// It is the operator's to mend, not the author's.
+        operator: bool,
+        problem: String,
+    },
 }
 
 /// The gate at load. `needs` is the manifest's list, or none where the component has no manifest; `imports` is what
@@ -235,11 +239,11 @@ pub fn admit(
 ) -> Result<Admission, Refusal> {
     let mut admission = Admission::default();
     for capability in Capability::ALL {
-        let granted = Compiled::of("the operator's grants", capability, grants.iter())?;
+        let granted = Compiled::of(true, capability, grants.iter())?;
         let asked: Vec<&Need> =
             needs.unwrap_or_default().iter().filter(|n| n.scope.capability() == capability).collect();
         // A malformed need is the author's fault, whether or not the operator grants it.
-        Compiled::of("the manifest's needs", capability, asked.iter().map(|n| &n.scope))?;
+        Compiled::of(false, capability, asked.iter().map(|n| &n.scope))?;
         let imported = imports.contains(&capability);
         if imported && needs.is_some() && asked.is_empty() {
             return Err(Refusal::NotNamed { capability });
@@ -273,11 +277,11 @@ pub fn admit(
 
 impl Compiled {
     fn of<'a>(
-        place: &'static str,
+        operator: bool,
         capability: Capability,
         scopes: impl Iterator<Item = &'a Scope>,
     ) -> Result<Option<Self>, Refusal> {
-        let malformed = |problem: String| Refusal::Malformed { place, problem };
+        let malformed = |problem: String| Refusal::Malformed { operator, problem };
         let mut found = false;
         let mut store = 0;
         let (mut reads, mut mounts, mut rules) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,0 +1,14 @@
+//! The contract's types, generated from `wit/`.
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    world: "picket:source/controllable-source-plugin",
+    imports: {
+        "picket:host/files": async | trappable,
+        "picket:host/http": async | trappable,
+        "picket:host/store": async | trappable,
+        "picket:host/system": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+});

@@ -1,0 +1,276 @@
+//! What a file says of itself, read without compiling it: its kind, its imports and exports, its manifest.
+//!
+//! Everything here comes from a stranger. Only the component's outermost level is looked at; nothing is run, nothing
+//! allocated by a number in the file.
+
+use std::collections::BTreeSet;
+
+use picket_agent_services::grants::Capability;
+use wasmparser::{Encoding, Parser, Payload};
+
+use crate::error::codes::{self, Code};
+use crate::manifest::{self, Manifest};
+
+/// What is known of a component before it is compiled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Component {
+    pub manifest: Option<Manifest>,
+    pub capabilities: BTreeSet<Capability>,
+    /// It exports `control`.
+    pub controllable: bool,
+}
+
+/// Why a file is no plugin for this agent.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    pub code: &'static Code,
+    pub message: String,
+}
+
+pub(crate) const SOURCE_WORLD: &str = "picket:source/source-plugin@0.1.0";
+pub(crate) const CONTROLLABLE_WORLD: &str = "picket:source/controllable-source-plugin@0.1.0";
+
+/// Imports that need no grant.
+const ALWAYS: [&str; 5] = [
+    "picket:types/types",
+    "picket:source/sink",
+    "picket:host/log",
+    "picket:host/clock",
+    "picket:host/random",
+];
+
+pub(crate) fn inspect(bytes: &[u8]) -> Result<Component, Unfit> {
+    check_kind(bytes)?;
+    let outline = Outline::read(bytes)?;
+    let capabilities = outline.capabilities()?;
+    if !outline.exports.iter().any(|e| interface(e) == Some("picket:source/source")) {
+        let message = if outline.exports.is_empty() {
+            "the component exports nothing".to_owned()
+        } else {
+            format!(
+                "the component does not export picket:source/source@0.1, only {}",
+                listed(&outline.exports)
+            )
+        };
+        return Err(Unfit { code: &codes::OTHER_WORLD, message });
+    }
+    let controllable = outline.exports.iter().any(|e| interface(e) == Some("picket:source/control"));
+    let manifest = match outline.manifests.as_slice() {
+        [] => None,
+        [one] => Some(Manifest::parse(one).map_err(|why| Unfit { code: &codes::MANIFEST, message: why })?),
+        more => {
+            let message = format!("the component has {} sections {}", more.len(), manifest::SECTION);
+            return Err(Unfit { code: &codes::MANIFEST, message });
+        }
+    };
+    if let Some(manifest) = &manifest {
+        check_world(manifest, controllable)?;
+    }
+    Ok(Component { manifest, capabilities, controllable })
+}
+
+fn check_world(manifest: &Manifest, controllable: bool) -> Result<(), Unfit> {
+    let world = manifest.world.as_str();
+    let known = |name: &str| world.strip_prefix(name).is_some_and(is_our_version);
+    if known("picket:source/controllable-source-plugin") {
+        if controllable {
+            return Ok(());
+        }
+        let message = format!("the manifest says world = {world:?}, but the component exports no control");
+        return Err(Unfit { code: &codes::OTHER_WORLD, message });
+    }
+    if known("picket:source/source-plugin") {
+        return Ok(());
+    }
+    let message = format!(
+        "the manifest says world = {world:?}; this agent runs {SOURCE_WORLD} and {CONTROLLABLE_WORLD}"
+    );
+    Err(Unfit { code: &codes::OTHER_WORLD, message })
+}
+
+fn check_kind(bytes: &[u8]) -> Result<(), Unfit> {
+    let unfit = |code, message: String| Err(Unfit { code, message });
+    const MAGIC: &[u8] = b"\0asm";
+    if bytes.is_empty() {
+        return unfit(&codes::EMPTY, "the file is empty".to_owned());
+    }
+    if bytes.starts_with(b"\x7fELF") {
+        return match wasmtime::Engine::detect_precompiled(bytes) {
+            Some(_) => unfit(&codes::PRECOMPILED, "the file is a compiled component (.cwasm)".to_owned()),
+            None => unfit(&codes::NATIVE, "the file is a native program or library (ELF)".to_owned()),
+        };
+    }
+    if !bytes.starts_with(MAGIC) {
+        if MAGIC.starts_with(bytes) {
+            return unfit(&codes::TRUNCATED, format!("the file breaks off after {} bytes", bytes.len()));
+        }
+        return unfit(&codes::NOT_WASM, format!("the file is {}", what_else(bytes)));
+    }
+    match bytes.get(4..8) {
+        None => unfit(&codes::TRUNCATED, format!("the file breaks off after {} bytes", bytes.len())),
+        Some([0x01, 0, 0, 0]) => {
+            unfit(&codes::CORE_MODULE, "the file is a core WebAssembly module, not a component".to_owned())
+        }
+        Some([0x0d, 0, 1, 0]) => Ok(()),
+        Some(other) => {
+            unfit(&codes::NOT_WASM, format!("the file is WebAssembly of an unknown version ({other:02x?})"))
+        }
+    }
+}
+
+fn what_else(bytes: &[u8]) -> String {
+    let start = bytes.get(..bytes.len().min(512)).unwrap_or_default();
+    // A character may be cut at the end of the look.
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => Some(text),
+        Err(e) if e.error_len().is_none() => {
+            start.get(..e.valid_up_to()).and_then(|s| std::str::from_utf8(s).ok())
+        }
+        Err(_) => None,
+    };
+    match text {
+        Some(text) if !text.chars().any(|c| c.is_control() && !c.is_whitespace()) => {
+            let text = text.trim_start();
+            if text.starts_with("(component") || text.starts_with("(module") || text.starts_with(";;") {
+                "WebAssembly text (.wat): assemble it first, with `wasm-tools parse`".to_owned()
+            } else {
+                "text, not WebAssembly".to_owned()
+            }
+        }
+        _ => {
+            let head: Vec<u8> = bytes.iter().take(8).copied().collect();
+            format!("not WebAssembly: it begins with {head:02x?}")
+        }
+    }
+}
+
+/// The outermost level of a component.
+#[derive(Debug, Default)]
+struct Outline {
+    imports: Vec<String>,
+    exports: Vec<String>,
+    manifests: Vec<Vec<u8>>,
+}
+
+impl Outline {
+    fn read(bytes: &[u8]) -> Result<Self, Unfit> {
+        let damaged = |e: wasmparser::BinaryReaderError| Unfit {
+            code: &codes::TRUNCATED,
+            message: format!("the file breaks off or is damaged at byte {}: {}", e.offset(), e.message()),
+        };
+        let mut outline = Self::default();
+        let mut depth = 0usize;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(damaged)? {
+                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                    return Err(Unfit {
+                        code: &codes::CORE_MODULE,
+                        message: "the file is a core module".to_owned(),
+                    });
+                }
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    for import in section {
+                        outline.imports.push(import.map_err(damaged)?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    for export in section {
+                        outline.exports.push(export.map_err(damaged)?.name.name.to_owned());
+                    }
+                }
+                Payload::CustomSection(section) if depth == 0 && section.name() == manifest::SECTION => {
+                    outline.manifests.push(section.data().to_vec());
+                }
+                _ => {}
+            }
+        }
+        Ok(outline)
+    }
+
+    fn capabilities(&self) -> Result<BTreeSet<Capability>, Unfit> {
+        let mut capabilities = BTreeSet::new();
+        let mut unknown = Vec::new();
+        for import in &self.imports {
+            match interface(import) {
+                Some(name) if ALWAYS.contains(&name) => {}
+                Some(name) => match name.strip_prefix("picket:host/").and_then(Capability::from_word) {
+                    Some(capability) => {
+                        capabilities.insert(capability);
+                    }
+                    None => unknown.push(import.clone()),
+                },
+                None => unknown.push(import.clone()),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(capabilities);
+        }
+        let message = format!("the component imports {}, which this agent does not have", listed(&unknown));
+        Err(Unfit { code: &codes::UNKNOWN_IMPORT, message })
+    }
+}
+
+/// `picket:host/files` of `picket:host/files@0.1.2`; none for a version that this host does not serve.
+fn interface(name: &str) -> Option<&str> {
+    let (interface, _) = name.split_once('@')?;
+    name.strip_prefix(interface).is_some_and(is_our_version).then_some(interface)
+}
+
+fn is_our_version(version: &str) -> bool {
+    version.strip_prefix("@0.1.").is_some_and(|patch| {
+        !patch.is_empty() && patch.len() < 10 && patch.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+/// A few of the names, each cut to a readable length.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text: Vec<String> =
+        names.iter().take(SHOWN).map(|n| n.chars().take(100).filter(|c| !c.is_control()).collect()).collect();
+    if names.len() > SHOWN {
+        text.push(format!("and {} more", names.len() - SHOWN));
+    }
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        for (bytes, code) in [
+            (&b""[..], &codes::EMPTY),
+            (b"\0as", &codes::TRUNCATED),
+            (b"\0asm\x0d\0", &codes::TRUNCATED),
+            (b"\0asm\x01\0\0\0", &codes::CORE_MODULE),
+            (b"\0asm\x0d\0\x01\0", &codes::OTHER_WORLD),
+            (b"\0asm\x63\0\x01\0", &codes::NOT_WASM),
+            (b"\0asm\x0d\0\x01\0\x07\xff\xff\x7f", &codes::TRUNCATED),
+            (b"\x7fELF\x02\x01\x01", &codes::NATIVE),
+            (b"hello world", &codes::NOT_WASM),
+            ("(component) ä".as_bytes(), &codes::NOT_WASM),
+            (&[0x1f, 0x8b, 8, 0], &codes::NOT_WASM),
+        ] {
+            let unfit = inspect(bytes).unwrap_err();
+            assert_eq!(unfit.code, code, "{bytes:?}: {}", unfit.message);
+        }
+        assert!(inspect(b"(component)").unwrap_err().message.contains("WebAssembly text"));
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(interface("picket:host/files@0.1.0"), Some("picket:host/files"));
+        assert_eq!(interface("picket:host/files@0.1.7"), Some("picket:host/files"));
+        for other in [
+            "picket:host/files@0.2.0",
+            "picket:host/files",
+            "picket:host/files@0.1.",
+            "picket:host/files@0.1.0-x",
+        ] {
+            assert_eq!(interface(other), None, "{other}");
+        }
+    }
+}

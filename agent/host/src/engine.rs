@@ -1,0 +1,66 @@
+//! The engine: one configuration for the daemon, which maps compiled plugins, and the compiler, which makes them. A
+//! compiled file fits only an engine of the same configuration, so there is no second one.
+
+use std::io;
+use std::time::Duration;
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy};
+
+/// How often a running guest is stopped for a look at its time.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Stands for the engine and its configuration in the names of compiled files, so that a new agent does not try the old
+/// one's. (The engine's own check decides whether a file fits.)
+pub(crate) const FINGERPRINT: &str = concat!(env!("CARGO_PKG_VERSION"), "\n", include_str!("engine.rs"));
+
+/// The configuration. Everything that the plugins' contract has no use for is off: most of the engine's known faults
+/// lie there.
+pub fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .wasm_component_model(true)
+        .shared_memory(false)
+        .wasm_threads(false)
+        .wasm_shared_everything_threads(false)
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(false);
+    // On demand, with little address space: nodes under Slurm often bound it. Growth beyond the reservation moves the memory.
+    config
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .memory_reservation(16 << 20)
+        .memory_reservation_for_growth(1 << 20)
+        .memory_guard_size(64 << 10)
+        .guard_before_linear_memory(false)
+        .memory_may_move(true)
+        .memory_init_cow(true);
+    // Host functions run on the guest's stack, below what the guest itself may use.
+    config.max_wasm_stack(512 << 10).async_stack_size(2 << 20);
+    // An author debugs with his own tools: the node keeps no tables for it.
+    config.generate_address_map(false).wasm_backtrace_max_frames(None);
+    #[cfg(feature = "compile")]
+    config.cranelift_opt_level(wasmtime::OptLevel::Speed).parallel_compilation(false);
+    config
+}
+
+/// Starts the thread that advances the engine's epoch. It always runs, so that no call depends on another's start of it,
+/// and ends with the engine.
+pub(crate) fn tick(engine: &Engine) -> io::Result<()> {
+    let engine = engine.weak();
+    std::thread::Builder::new().name("picket-tick".to_owned()).stack_size(64 << 10).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! The host's side of the contract's imports: conversion of types and nothing else. Every effect lies in
+//! [`picket_agent_services`] behind a grant.
+
+use picket_agent_services::grants::Capability;
+use picket_agent_services::{Request, Response, always, files, http, store, system};
+use picket_proto::model::{MetricType, Part, Severity};
+
+use crate::bindings::picket::host as wit;
+use crate::bindings::picket::source::sink;
+use crate::bindings::picket::types::types;
+use crate::guest::Guest;
+use crate::readings::{Declared, Happened, Refused, check_event};
+
+/// The linker gave a plugin an interface for which it has no grant, or the services answered another question. Neither
+/// can happen but by a fault of ours; then the plugin is stopped, not served.
+#[derive(Debug, thiserror::Error)]
+#[error("the host call {0} has no grant behind it")]
+pub(crate) struct NoGrant(Capability);
+
+impl Guest {
+    async fn ask(&self, capability: Capability, request: Request) -> wasmtime::Result<Response> {
+        let grant = self.admission.grant(capability).ok_or(NoGrant(capability))?;
+        Ok(self.services.call(grant, request).await)
+    }
+
+    async fn ask_files(
+        &self,
+        request: files::Request,
+    ) -> wasmtime::Result<Result<files::Answer, wit::files::FilesError>> {
+        match self.ask(Capability::Files, Request::Files(request)).await? {
+            Response::Files(answer) => Ok(answer.map_err(Into::into)),
+            _ => Err(NoGrant(Capability::Files).into()),
+        }
+    }
+
+    async fn ask_store(
+        &self,
+        request: store::Request,
+    ) -> wasmtime::Result<Result<store::Answer, wit::store::StoreError>> {
+        match self.ask(Capability::Store, Request::Store(request)).await? {
+            Response::Store(answer) => Ok(answer.map_err(Into::into)),
+            _ => Err(NoGrant(Capability::Store).into()),
+        }
+    }
+}
+
+impl types::Host for Guest {}
+
+impl sink::Host for Guest {
+    fn declare(
+        &mut self,
+        families: Vec<types::Family>,
+    ) -> wasmtime::Result<Result<Vec<u32>, sink::SinkError>> {
+        let families = families.into_iter().map(Into::into).collect();
+        Ok(self.readings.declare(families).map_err(Into::into))
+    }
+
+    fn register(
+        &mut self,
+        series: Vec<sink::SeriesDefinition>,
+    ) -> wasmtime::Result<Result<Vec<u32>, sink::SinkError>> {
+        let mut list = Vec::with_capacity(series.len());
+        for definition in series {
+            match part(definition.part) {
+                Ok(part) => list.push((definition.family, part, pairs(definition.labels))),
+                Err(e) => return Ok(Err(self.readings.refuse(e).into())),
+            }
+        }
+        Ok(self.readings.register(list).map_err(Into::into))
+    }
+
+    fn push(&mut self, points: Vec<sink::Point>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        Ok(self.readings.push(points.into_iter().map(|p| (p.series, p.value))).map_err(Into::into))
+    }
+
+    fn push_timed(&mut self, points: Vec<sink::TimedPoint>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        let points = points.into_iter().map(|p| (p.series, p.value, p.timestamp));
+        Ok(self.readings.push_timed(points, now_ms()).map_err(Into::into))
+    }
+
+    fn retire(&mut self, series: Vec<u32>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        Ok(self.readings.retire(&series).map_err(Into::into))
+    }
+
+    fn emit(&mut self, events: Vec<types::Event>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        let (now, most) = (now_ms(), self.readings.label_bytes());
+        let checked: Result<Vec<_>, Refused> =
+            events.into_iter().map(|e| check_event(e.into(), now, most)).collect();
+        Ok(match checked {
+            Ok(events) => self.readings.emit(events).map_err(Into::into),
+            Err(e) => Err(self.readings.refuse(e).into()),
+        })
+    }
+
+    fn fail(&mut self, reason: String, message: String) -> wasmtime::Result<()> {
+        self.readings.fail(&reason, &message);
+        Ok(())
+    }
+}
+
+impl wit::log::Host for Guest {
+    fn write(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            wit::log::Level::Debug => always::Level::Debug,
+            wit::log::Level::Info | wit::log::Level::Other(_) => always::Level::Info,
+            wit::log::Level::Warn => always::Level::Warn,
+            wit::log::Level::Error => always::Level::Error,
+        };
+        self.log.write(level, &message);
+        Ok(())
+    }
+}
+
+impl wit::clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        Ok(always::now_ns())
+    }
+
+    fn monotonic(&mut self) -> wasmtime::Result<u64> {
+        Ok(always::monotonic_ns())
+    }
+}
+
+impl wit::random::Host for Guest {
+    fn bytes(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {
+        Ok(always::random(len))
+    }
+}
+
+impl wit::system::Host for Guest {
+    async fn uname(&mut self) -> wasmtime::Result<wit::system::UnameInfo> {
+        match self.ask(Capability::System, Request::System(system::Request::Uname)).await? {
+            Response::System(system::Answer::Uname(u)) => Ok(wit::system::UnameInfo {
+                sysname: u.sysname,
+                nodename: u.nodename,
+                release: u.release,
+                version: u.version,
+                machine: u.machine,
+                domainname: u.domainname,
+            }),
+            _ => Err(NoGrant(Capability::System).into()),
+        }
+    }
+
+    async fn local_time_zone(&mut self) -> wasmtime::Result<wit::system::TimeZone> {
+        match self.ask(Capability::System, Request::System(system::Request::LocalTimeZone)).await? {
+            Response::System(system::Answer::TimeZone(z)) => {
+                Ok(wit::system::TimeZone { name: z.name, offset_seconds: z.offset_seconds })
+            }
+            _ => Err(NoGrant(Capability::System).into()),
+        }
+    }
+}
+
+impl wit::store::Host for Guest {
+    async fn get(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, wit::store::StoreError>> {
+        match self.ask_store(store::Request::Get { key }).await? {
+            Ok(store::Answer::Value(value)) => Ok(Ok(value)),
+            Ok(_) => Err(NoGrant(Capability::Store).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    async fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+        ttl: Option<u64>,
+    ) -> wasmtime::Result<Result<(), wit::store::StoreError>> {
+        Ok(self.ask_store(store::Request::Set { key, value, ttl }).await?.map(|_| ()))
+    }
+
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), wit::store::StoreError>> {
+        Ok(self.ask_store(store::Request::Delete { key }).await?.map(|_| ()))
+    }
+
+    async fn keys(
+        &mut self,
+        prefix: String,
+    ) -> wasmtime::Result<Result<Vec<String>, wit::store::StoreError>> {
+        match self.ask_store(store::Request::Keys { prefix }).await? {
+            Ok(store::Answer::Keys(keys)) => Ok(Ok(keys)),
+            Ok(_) => Err(NoGrant(Capability::Store).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+}
+
+impl wit::files::Host for Guest {
+    async fn read(&mut self, path: String) -> wasmtime::Result<Result<Vec<u8>, wit::files::FilesError>> {
+        match self.ask_files(files::Request::Read { path }).await? {
+            Ok(files::Answer::Bytes(bytes)) => Ok(Ok(bytes)),
+            Ok(_) => Err(NoGrant(Capability::Files).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    async fn list_directory(
+        &mut self,
+        path: String,
+    ) -> wasmtime::Result<Result<Vec<wit::files::Entry>, wit::files::FilesError>> {
+        match self.ask_files(files::Request::ListDirectory { path }).await? {
+            Ok(files::Answer::Entries(entries)) => Ok(Ok(entries.into_iter().map(Into::into).collect())),
+            Ok(_) => Err(NoGrant(Capability::Files).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    async fn read_link(&mut self, path: String) -> wasmtime::Result<Result<String, wit::files::FilesError>> {
+        match self.ask_files(files::Request::ReadLink { path }).await? {
+            Ok(files::Answer::Target(target)) => Ok(Ok(target)),
+            Ok(_) => Err(NoGrant(Capability::Files).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    async fn stat_file_system(
+        &mut self,
+        path: String,
+    ) -> wasmtime::Result<Result<wit::files::FileSystem, wit::files::FilesError>> {
+        match self.ask_files(files::Request::StatFileSystem { path }).await? {
+            Ok(files::Answer::FileSystem(s)) => Ok(Ok(wit::files::FileSystem {
+                size_bytes: s.size_bytes,
+                free_bytes: s.free_bytes,
+                available_bytes: s.available_bytes,
+                files: s.files,
+                files_free: s.files_free,
+                read_only: s.read_only,
+            })),
+            Ok(_) => Err(NoGrant(Capability::Files).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+}
+
+impl wit::http::Host for Guest {
+    async fn send(
+        &mut self,
+        request: wit::http::Request,
+    ) -> wasmtime::Result<Result<wit::http::Response, wit::http::HttpError>> {
+        let mut answers = wit::http::Host::send_many(self, vec![request]).await?;
+        answers.pop().ok_or_else(|| NoGrant(Capability::Http).into())
+    }
+
+    async fn send_many(
+        &mut self,
+        requests: Vec<wit::http::Request>,
+    ) -> wasmtime::Result<Vec<Result<wit::http::Response, wit::http::HttpError>>> {
+        let requests = requests.into_iter().map(Into::into).collect();
+        match self.ask(Capability::Http, Request::Http(requests)).await? {
+            Response::Http(answers) => {
+                Ok(answers.into_iter().map(|a| a.map(Into::into).map_err(Into::into)).collect())
+            }
+            _ => Err(NoGrant(Capability::Http).into()),
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(always::now_ns() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn pairs(labels: Vec<types::Label>) -> Vec<(String, String)> {
+    labels.into_iter().map(|l| (l.name, l.value)).collect()
+}
+
+fn part(part: types::Part) -> Result<Part, Refused> {
+    Ok(match part {
+        types::Part::Value => Part::Value,
+        types::Part::Bucket => Part::Bucket,
+        types::Part::Sum => Part::Sum,
+        types::Part::Count => Part::Count,
+        types::Part::Quantile => Part::Quantile,
+        types::Part::Other(word) => {
+            let shown: String = word.chars().take(64).collect();
+            return Err(Refused::Invalid(format!("this host does not know the part {shown:?}")));
+        }
+    })
+}
+
+impl From<types::Family> for Declared {
+    fn from(f: types::Family) -> Self {
+        let metric_type = match f.type_ {
+            types::MetricType::Gauge => MetricType::Gauge,
+            types::MetricType::Counter => MetricType::Counter,
+            types::MetricType::Histogram => MetricType::Histogram,
+            types::MetricType::Summary => MetricType::Summary,
+            types::MetricType::Info => MetricType::Info,
+            types::MetricType::StateSet => MetricType::StateSet,
+            types::MetricType::Unknown | types::MetricType::Other(_) => MetricType::Unknown,
+        };
+        Self { name: f.name, metric_type, unit: f.unit, help: f.help, label_names: f.label_names }
+    }
+}
+
+impl From<types::Event> for Happened {
+    fn from(e: types::Event) -> Self {
+        Self {
+            kind: e.kind,
+            severity: match e.severity {
+                types::Severity::Info | types::Severity::Other(_) => Severity::Info,
+                types::Severity::Warning => Severity::Warning,
+                types::Severity::Critical => Severity::Critical,
+            },
+            subject: (e.subject.kind, e.subject.id),
+            message: e.message,
+            attributes: pairs(e.attributes),
+            key: e.key,
+            clear: e.clear,
+            timestamp: e.timestamp,
+        }
+    }
+}
+
+impl From<Refused> for sink::SinkError {
+    fn from(e: Refused) -> Self {
+        match e {
+            Refused::Quota(m) => Self::Quota(m),
+            Refused::Invalid(m) => Self::Invalid(m),
+            Refused::UnknownId(id) => Self::UnknownId(id),
+            Refused::Other(m) => Self::Other(m),
+        }
+    }
+}
+
+impl From<files::Error> for wit::files::FilesError {
+    fn from(e: files::Error) -> Self {
+        match e {
+            files::Error::Denied(m) => Self::Denied(m),
+            files::Error::NotFound(m) => Self::NotFound(m),
+            files::Error::WrongKind(m) => Self::WrongKind(m),
+            files::Error::TooLarge(m) => Self::TooLarge(m),
+            files::Error::TimedOut(m) => Self::TimedOut(m),
+            files::Error::Io(m) => Self::Io(m),
+        }
+    }
+}
+
+impl From<files::Entry> for wit::files::Entry {
+    fn from(e: files::Entry) -> Self {
+        let kind = match e.kind {
+            files::EntryKind::File => wit::files::EntryKind::File,
+            files::EntryKind::Directory => wit::files::EntryKind::Directory,
+            files::EntryKind::Link => wit::files::EntryKind::Link,
+            files::EntryKind::Other => wit::files::EntryKind::Other(String::new()),
+        };
+        Self { name: e.name, kind }
+    }
+}
+
+impl From<store::Error> for wit::store::StoreError {
+    fn from(e: store::Error) -> Self {
+        match e {
+            store::Error::Full(m) => Self::Full(m),
+            store::Error::Other(m) => Self::Other(m),
+        }
+    }
+}
+
+impl From<wit::http::Request> for http::Request {
+    fn from(r: wit::http::Request) -> Self {
+        Self {
+            method: r.method,
+            url: r.url,
+            headers: pairs(r.headers),
+            body: r.body,
+            timeout: r.timeout,
+            secret: r.secret,
+        }
+    }
+}
+
+impl From<http::Answer> for wit::http::Response {
+    fn from(a: http::Answer) -> Self {
+        let headers = a.headers.into_iter().map(|(name, value)| types::Label { name, value }).collect();
+        Self { status: a.status, headers, body: a.body }
+    }
+}
+
+impl From<http::Error> for wit::http::HttpError {
+    fn from(e: http::Error) -> Self {
+        match e {
+            http::Error::Denied(m) => Self::Denied(m),
+            http::Error::Invalid(m) => Self::Invalid(m),
+            http::Error::Unreachable(m) => Self::Unreachable(m),
+            http::Error::TimedOut(m) => Self::TimedOut(m),
+            http::Error::TooLarge(m) => Self::TooLarge(m),
+            http::Error::Malformed(m) => Self::Malformed(m),
+            http::Error::Tls(m) => Self::Tls(m),
+        }
+    }
+}
