@@ -19,6 +19,6 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     parts::fetch(root)?;
     plugins::build(root, &[])?;
     build::compiler(root)?;
-    let mut command = command::cargo(root, &["run", "--release", "--package", "picket-benches", "--"]);
+    let mut command = command::cargo(root, &["run", "--release", "--package", "benches", "--"]);
     command::run_ok(command.args(&args.args))
 }

@@ -23,7 +23,7 @@ pub const ROOMS: &[Room] = &[
         never_links: &["picket-agent*", "picket-aggregator", "wasmtime*"],
     },
     Room {
-        package: "picket-benches",
+        package: "benches",
         folder: "tests/benches",
         may_name: &[
             "e2e",
