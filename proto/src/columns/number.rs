@@ -5,12 +5,17 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Form(u8);
 
-/// n / 10^k for k = 0..=9, then n · 10^-k for k = 1..=9 (another rounding: both are in use), then the order of
-/// the 32-bit floats, then that of the 64-bit floats, in which every value has a place.
+/// n / 10^k for k = 0..=9, then n · 10^-k for k = 1..=9 (another rounding: both are in use), then sectors, KiB and
+/// pages, then the order of the 32-bit floats, then that of the 64-bit floats, in which every value has a place.
 const DIVIDED: u8 = 10;
 const MULTIPLIED: u8 = 19;
-const SINGLE: u8 = 19;
-const ORDER: u8 = 20;
+const BLOCKS: u8 = 22;
+const SINGLE: u8 = 22;
+const ORDER: u8 = 23;
+
+/// The blocks that byte counts are often multiples of. Smaller values are so by chance.
+const BLOCK: [f64; 3] = [512.0, 1024.0, 4096.0];
+const BLOCKS_FROM: f64 = 65536.0;
 
 const TEN: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 const TENTH: [f64; 10] = [1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9];
@@ -44,6 +49,7 @@ impl Form {
             0 => number as f64,
             1..DIVIDED => number as f64 / TEN[usize::from(self.0)],
             DIVIDED..MULTIPLIED => number as f64 * TENTH[usize::from(self.0 - DIVIDED) + 1],
+            MULTIPLIED..BLOCKS => number as f64 * BLOCK[usize::from(self.0 - MULTIPLIED)],
             SINGLE => {
                 let bits = number as i32;
                 f64::from(f32::from_bits((if bits < 0 { bits ^ i32::MAX } else { bits }) as u32))
@@ -66,6 +72,7 @@ impl Form {
                 }
                 number
             }
+            MULTIPLIED..BLOCKS => (value / BLOCK[usize::from(self.0 - MULTIPLIED)]) as i64,
             SINGLE => {
                 if !value.is_finite() {
                     return None;
@@ -81,9 +88,13 @@ impl Form {
         (number.unsigned_abs() <= WHOLE && self.float(number).to_bits() == value.to_bits()).then_some(number)
     }
 
-    /// The first form that fits: fewest decimals first.
+    /// The form that gives the smallest number.
     pub fn of(value: f64) -> (Self, i64) {
-        (0..ORDER)
+        let blocks = if value >= BLOCKS_FROM { MULTIPLIED..BLOCKS } else { 0..0 };
+        blocks
+            .rev()
+            .chain(0..MULTIPLIED)
+            .chain([SINGLE])
             .find_map(|form| Self(form).number(value).map(|number| (Self(form), number)))
             .unwrap_or_else(|| (Self(ORDER), Self(ORDER).number(value).unwrap_or_default()))
     }
@@ -99,7 +110,10 @@ mod tests {
         for (value, form, number) in [
             (0.0, 0, 0),
             (-17.0, 0, -17),
-            (9_007_199_254_740_992.0, 0, 1 << 53),
+            (512.0, 0, 512),
+            (131_072.0 * 4096.0, 21, 131_072),
+            (131_073.0 * 1024.0, 20, 131_073),
+            (9_007_199_254_740_991.0, 0, (1 << 53) - 1),
             (0.25, 2, 25),
             (123.45, 2, 12345),
             (-0.1, 1, -1),

@@ -18,7 +18,7 @@ pub(super) struct State {
     trend_cost: u8,
     /// The signs of the last two remainders.
     signs: u8,
-    /// The writer's alone: changes to wait before it looks for a better form again.
+    /// The writer's alone: changes to wait before it looks for a better form again. [`FRESH`]: it never has.
     patience: u8,
 }
 
@@ -33,7 +33,7 @@ impl Default for State {
             still_cost: 80,
             trend_cost: 80,
             signs: 0,
-            patience: 0,
+            patience: FRESH,
         }
     }
 }
@@ -49,6 +49,7 @@ pub(super) struct Model {
 
 const LENGTHS: usize = 28;
 const WAIT: u8 = 16;
+const FRESH: u8 = u8::MAX;
 
 impl Default for Model {
     fn default() -> Self {
@@ -69,8 +70,9 @@ impl State {
     #[inline]
     pub fn choose(&mut self, value: f64) -> (Form, i64) {
         match self.form.number(value) {
-            Some(number) if number == self.last || !self.form.is_binary() => (self.form, number),
-            Some(number) if self.patience > 0 => {
+            Some(number) if number == self.last => (self.form, number),
+            Some(number) if self.patience != FRESH && !self.form.is_binary() => (self.form, number),
+            Some(number) if self.patience != FRESH && self.patience > 0 => {
                 self.patience -= 1;
                 (self.form, number)
             }

@@ -1,0 +1,147 @@
+//! What an earlier process left in the folder.
+
+use tracing::{info, warn};
+
+use crate::disk::Disk;
+use crate::format::{Scan, SegmentHead, Source, read_segment_head};
+use crate::position::Position;
+use crate::state::{Segment, State};
+
+const PREFIX: &str = "seg-";
+const SUFFIX: &str = ".spool";
+
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{PREFIX}{number:020}{SUFFIX}")
+}
+
+fn segment_number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
+struct Found {
+    number: u64,
+    /// None: the head is damaged, and so nothing in the segment can be used.
+    head: Option<SegmentHead>,
+    scan: Scan,
+    /// Of the file, without what a crash cut short.
+    bytes: u64,
+}
+
+/// Reads all segments: cuts what a crash left half written, counts what is damaged, keeps the rest for replay.
+///
+/// A file that can't be read (an I/O error) is left as it is and tried again by the next process.
+pub(crate) fn recover(disk: &dyn Disk, life: u64, wall_ms: i64) -> std::io::Result<State> {
+    let mut position = Position::load(disk).unwrap_or_default();
+    let mut numbers: Vec<u64> = disk.list()?.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    let last_number = numbers.last().copied().unwrap_or(0).max(position.dropped);
+    let (dropped, kept) = numbers.split_at(numbers.partition_point(|&number| number <= position.dropped));
+    for &number in dropped {
+        let _ = disk.remove(&segment_name(number));
+    }
+    let mut found = Vec::new();
+    for &number in kept {
+        match examine(disk, number) {
+            Ok(segment) => found.push(segment),
+            Err(error) => warn!(file = segment_name(number), %error, "a segment of the spool can't be read"),
+        }
+    }
+    position.corrupt.retain(|number, _| kept.contains(number));
+    position.acked.retain(|known, _| {
+        *known == life || found.iter().any(|f| f.head.as_ref().is_some_and(|head| head.life == *known))
+    });
+
+    let next_sequence = position.acked.get(&life).copied().unwrap_or(0) + 1;
+    let mut state = State { position, next_sequence, next_number: last_number + 1, ..State::default() };
+    for (index, segment) in found.iter().enumerate() {
+        take(disk, &mut state, segment, found.get(index + 1), wall_ms);
+    }
+    // A life is one process's. Should one be used again, its sequences go on.
+    let used =
+        state.segments.values().filter(|segment| segment.life == life).map(|segment| segment.next).max();
+    state.next_sequence = state.next_sequence.max(used.unwrap_or(1));
+    state.unsaved = true;
+    let stats = state.stats(true);
+    if stats.segments > 0 {
+        info!(
+            records = stats.records_pending,
+            segments = stats.segments,
+            bytes = stats.bytes,
+            "the spool has records of before"
+        );
+    }
+    Ok(state)
+}
+
+fn examine(disk: &dyn Disk, number: u64) -> std::io::Result<Found> {
+    let file = disk.open(&segment_name(number))?;
+    let end = file.len()?;
+    let mut source = Source::new(file.clone());
+    let head = read_segment_head(&mut source, end)?;
+    let mut scan = head.as_ref().map_or_else(Scan::of_damaged, Scan::new);
+    while scan.step(&mut source, end, false)?.is_some() {}
+    if head.is_some() && scan.first_bad.is_none() && scan.offset < end {
+        warn!(
+            file = segment_name(number),
+            bytes = end - scan.offset,
+            "a crash cut the spool's last write short"
+        );
+        // It is left out in any case; cut, it need not be looked at again.
+        let _ = file.cut(scan.offset);
+    }
+    let bytes = if scan.first_bad.is_some() { end } else { scan.offset };
+    Ok(Found { number, head, scan, bytes })
+}
+
+fn take(disk: &dyn Disk, state: &mut State, found: &Found, next: Option<&Found>, wall_ms: i64) {
+    let Found { number, head, scan, bytes } = found;
+    let Some(head) = head else {
+        let records = scan.frames_lost;
+        warn!(
+            file = segment_name(*number),
+            records, "a segment of the spool has a damaged head and is left out"
+        );
+        state.corrupt(*number, records);
+        // Nothing in it can be used by anyone.
+        if state.position.save(disk).is_ok() {
+            let _ = disk.remove(&segment_name(*number));
+        }
+        return;
+    };
+    let follows = next.filter(|next| next.number == number + 1).and_then(|next| next.head.as_ref());
+    let after = follows.filter(|next| next.life == head.life).map(|next| next.first);
+    let lost = scan.lost(after, state.acked_of(head.life));
+    if lost > 0 {
+        warn!(
+            file = segment_name(*number),
+            records = lost,
+            "records of the spool are damaged and are left out"
+        );
+        state.corrupt(*number, lost);
+    }
+    let segment = Segment {
+        life: head.life,
+        first: head.first,
+        next: scan.next,
+        damaged: lost,
+        bytes: *bytes,
+        first_ms: head.time_ms,
+        last_ms: scan.time_ms,
+        last_elapsed_ms: scan.time_ms.saturating_sub(wall_ms).min(0),
+    };
+    state.segments.insert(*number, segment);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_names_are_ours() {
+        assert_eq!(segment_number(&segment_name(7)), Some(7));
+        for foreign in ["seg-7.spool", "seg-.spool", "lock", "position", "seg-0000000000000000007x.spool"] {
+            assert_eq!(segment_number(foreign), None);
+        }
+    }
+}
