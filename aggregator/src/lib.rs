@@ -1,1 +1,18 @@
+//! The aggregator: ends the fleet's uplinks, makes what they bring durable, exports it as Prometheus metrics,
+//! and answers people over an HTTP API.
+//!
+//! The way of the data: `transport` (TLS) → `ingest` (dedupe) → `log` (durable) → `store` (latest values) →
+//! `http` (exposition, API). `identity` says who may speak at all: node certificates, enrolment and API tokens.
 
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod events;
+pub mod http;
+pub mod identity;
+pub mod ingest;
+pub mod limiter;
+pub mod log;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

@@ -1,1 +1,81 @@
-fn main() {}
+//! `picket`: what an operator types. It talks to an aggregator's public HTTP API and to nothing else.
+//!
+//! Standard output is data, standard error is talk. Exit codes: 0 done, 1 failed, 2 wrong arguments.
+
+mod api;
+mod arguments;
+mod commands;
+mod config;
+mod output;
+mod top;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use api::Client;
+use arguments::{Arguments, Command, NodeCommand};
+use config::Connection;
+
+/// Why a command failed; each says what to do.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    #[error(transparent)]
+    Api(#[from] api::ApiError),
+    #[error(transparent)]
+    Enroll(#[from] commands::enroll::EnrollError),
+    #[error("cannot start: {0}")]
+    Runtime(std::io::Error),
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] std::io::Error),
+    #[error("the aggregator is not ready: {0}")]
+    NotReady(String),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us (`head`) has enough.
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("picket: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Error> {
+    if let Command::Enroll { arguments } = &arguments.command {
+        return Err(commands::enroll::run(arguments).into());
+    }
+    let connection = Connection::resolve(&arguments.connection)?;
+    // Fails only where another provider was installed before, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let client = Client::new(&connection)?;
+    let output = arguments.output;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Nodes => commands::nodes::list(&client, output).await,
+            Command::Node { command } => match command {
+                NodeCommand::Show { node } => commands::nodes::show(&client, output, &node).await,
+                NodeCommand::Revoke { node } => commands::nodes::revoke(&client, output, &node).await,
+                NodeCommand::Readmit { node } => commands::nodes::readmit(&client, output, &node).await,
+                NodeCommand::Scenario(wish) => commands::nodes::scenario(&client, output, &wish).await,
+            },
+            Command::Top { once, interval } => top::run(client, output, once, interval).await,
+            Command::Events(wish) => commands::events::list(&client, output, &wish).await,
+            Command::Token { command } => commands::tokens::run(&client, output, command).await,
+            Command::Metrics { own, selectors } => commands::metrics::print(&client, own, &selectors).await,
+            Command::Status => commands::status::show(&client, output).await,
+            Command::Enroll { .. } => Ok(()),
+        }
+    })
+}
