@@ -1,1 +1,16 @@
+//! The per-node agent: runs plugins by the clock, keeps what they say in a bounded queue on disk, brings it up to the
+//! aggregator, and shows it on a local page. It never trusts a plugin, and never needs the aggregator to keep collecting.
 
+pub mod app;
+pub mod client;
+pub mod clock;
+pub mod collector;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod identity;
+pub mod logs;
+pub mod notify;
+mod own;
+pub mod schedule;
+pub mod uplink;

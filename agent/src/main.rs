@@ -1,1 +1,143 @@
-fn main() {}
+//! `picket-agent`: parses its arguments, reads its configuration, runs the daemon or one of the small commands.
+//!
+//! Exit codes: 0 well; 1 failed; 2 wrong arguments; 78 the configuration is not valid (`EX_CONFIG`: a restart won't help).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use picket_agent::app::App;
+use picket_agent::config::{self, Config, ConfigError, Sources};
+use picket_agent::{client, identity, logs};
+
+const FAILED: u8 = 1;
+const CONFIG: u8 = 78;
+/// Collecting is little work; two threads let one plugin compute while another's turn comes.
+const WORKERS: usize = 2;
+const BLOCKING: usize = 8;
+
+#[derive(Parser)]
+#[command(name = "picket-agent", version, about = "Collects a node's metrics with sandboxed plugins")]
+struct Cli {
+    /// The main configuration file; conf.d/*.toml beside it is read too
+    #[arg(long, short, global = true, default_value = config::DEFAULT_FILE, value_name = "FILE")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent (the default)
+    Run,
+    /// Check the configuration and print it as it is in force, defaults included
+    CheckConfig {
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Get this node's certificate from the aggregator with a one-time token
+    Enroll(Enroll),
+    /// Show the plugins of the agent that runs on this node
+    Plugins {
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+struct Enroll {
+    /// What `picket token create --node NAME` printed
+    #[arg(long)]
+    token: String,
+    /// Where the aggregator is reached from here, HOST:PORT, instead of the token's addresses
+    #[arg(long)]
+    aggregator: Option<String>,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let sources = Sources { file: cli.config, environment: config::variables() };
+    let config = match config::load(&sources) {
+        Ok(config) => config,
+        Err(error) => return invalid(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let ended = match cli.command.unwrap_or(Command::Run) {
+        Command::Run => runtime.block_on(run(config, sources)),
+        Command::CheckConfig { output } => return check_config(&config, output),
+        Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
+        Command::Plugins { output } => runtime.block_on(plugins(config, output)),
+    };
+    ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+async fn run(config: Config, sources: Sources) -> anyhow::Result<()> {
+    let logs = logs::init(&config.log)?;
+    App::build(config, sources, logs).await?.run().await;
+    Ok(())
+}
+
+fn check_config(config: &Config, output: Output) -> ExitCode {
+    let text = match output {
+        Output::Text => toml::to_string_pretty(config).map_err(anyhow::Error::from),
+        Output::Json => serde_json::to_string_pretty(config).map_err(anyhow::Error::from),
+    };
+    match text {
+        Ok(text) => println!("{}", text.trim_end()),
+        Err(error) => return failed(&error),
+    }
+    match config.missing_files() {
+        missing if missing.is_empty() => ExitCode::SUCCESS,
+        problems => invalid(&ConfigError { problems }),
+    }
+}
+
+async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {
+    let Enroll { token, aggregator, output } = arguments;
+    let aggregator = aggregator.or(config.uplink.aggregator);
+    let state_dir = config.state_dir;
+    let options = identity::EnrollOptions { token, aggregator, state_dir: state_dir.clone() };
+    let node = identity::enroll(options).await?;
+    match output {
+        Output::Text => {
+            println!("enrolled as {node}; the identity is in {}", state_dir.join("identity").display())
+        }
+        Output::Json => println!("{}", serde_json::json!({ "node": node, "state_dir": state_dir })),
+    }
+    Ok(())
+}
+
+async fn plugins(config: Config, output: Output) -> anyhow::Result<()> {
+    let answer = client::get(config.http.listen, "/api/v1/plugins").await?;
+    match output {
+        Output::Text => print!("{}", client::plugin_table(&answer)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
+    }
+    Ok(())
+}
+
+fn invalid(error: &ConfigError) -> ExitCode {
+    eprintln!("picket-agent: {error}");
+    ExitCode::from(CONFIG)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("picket-agent: {error:#}");
+    ExitCode::from(FAILED)
+}

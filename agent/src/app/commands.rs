@@ -1,0 +1,46 @@
+//! What an operator asks of this node by way of the aggregator.
+
+use std::sync::Arc;
+
+use picket_proto::v1::{self, command, command_result};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::schedule::{Control, ControlError, Schedule};
+use crate::uplink::CommandCall;
+
+/// Commands that are worked on at a time.
+const AT_ONCE: usize = 4;
+
+/// Answers each command; ends with the uplink.
+pub async fn serve(schedule: Schedule, mut commands: mpsc::Receiver<CommandCall>) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some((command, reply)) = commands.recv().await {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let schedule = schedule.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let result = answer(&schedule, command.command).await;
+            // The stream that asked may be gone.
+            let _ = reply.send(v1::CommandResult { id: command.id, result: Some(result) });
+        });
+    }
+}
+
+async fn answer(schedule: &Schedule, command: Option<command::Command>) -> command_result::Result {
+    use command_result::Result as Answer;
+    let (plugin, what) = match command {
+        Some(command::Command::ControlGet(get)) => (get.plugin, Control::Get),
+        Some(command::Command::ControlSet(set)) => (set.plugin, Control::Set(set.settings_json)),
+        None => {
+            return Answer::Error(
+                "this agent does not know the command; it may be older than the aggregator".to_owned(),
+            );
+        }
+    };
+    let plugin = Some(plugin).filter(|plugin| !plugin.is_empty());
+    match schedule.control(plugin.as_deref(), what).await {
+        Ok(json) => Answer::Json(json),
+        Err(ControlError::Refused(lines)) => Answer::Refused(v1::Refused { lines }),
+        Err(error) => Answer::Error(error.to_string()),
+    }
+}

@@ -1,0 +1,334 @@
+//! The daemon: builds its parts from the configuration, runs them, and takes them down in order.
+//!
+//! Going up, what can fail for good fails before anything is promised: the address is bound and the state folder
+//! locked first. What can do with less does: a plugin that is refused, a disk that cannot be written and an aggregator
+//! that is away are said in `/readyz` and stop nothing. Going down, each stage has its time: plugins end their collects,
+//! the uplink brings up what is durable, the spool is flushed, the local page is served to the end.
+
+mod commands;
+mod reload;
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use picket_agent_host::{Host, HostError, HostOptions};
+use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions};
+use picket_agent_spool::Spool;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::collector::Collector;
+use crate::config::{Config, Sources};
+use crate::health::Health;
+use crate::http;
+use crate::logs::LogHandle;
+use crate::own::Own;
+use crate::schedule::{HostLoader, Planned, Schedule, ScheduleOptions, SourceSpec};
+use crate::{identity, notify, uplink};
+
+/// Commands from the aggregator that wait.
+const COMMANDS: usize = 8;
+/// One segment of the spool, in bytes.
+const SEGMENT: u64 = 8 << 20;
+/// What may wait for the spool's writer, in bytes.
+const SPOOL_QUEUE: usize = 8 << 20;
+/// The spool in memory, where the disk cannot be written, at most this many bytes.
+const MEMORY_SPOOL: u64 = 16 << 20;
+/// The compiler's address space and time for one plugin.
+const COMPILE_MEMORY: u64 = 2 << 30;
+const COMPILE_WITHIN: Duration = Duration::from_secs(120);
+/// What each stage of the way down may take.
+const COLLECTS_END_WITHIN: Duration = Duration::from_secs(5);
+const UPLINK_ENDS_WITHIN: Duration = Duration::from_secs(8);
+const SPOOL_CLOSES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("http.listen: {address} cannot be listened on: {source}; is another agent running?")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("{path} is locked: another picket-agent runs with this state_dir; stop it, or give each its own")]
+    Locked { path: PathBuf },
+    #[error("the plugins' services could not be set up: {0}")]
+    Services(#[from] ServicesError),
+    #[error("the plugin host could not be set up: {0}")]
+    Host(#[from] HostError),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("there is no randomness to number this run with")]
+    Random,
+}
+
+pub struct App {
+    config: Config,
+    sources: Sources,
+    logs: LogHandle,
+    signals: Signals,
+    listener: TcpListener,
+    schedule: Schedule,
+    health: Arc<Health>,
+    own: Own,
+    api: http::Api,
+    life: u64,
+    /// Held so that no second agent uses the state folder.
+    _lock: Option<File>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl App {
+    /// Binds, locks, opens; starts no plugin.
+    pub async fn build(config: Config, sources: Sources, logs: LogHandle) -> Result<Self, StartError> {
+        // From here on a signal is not lost.
+        let signals = Signals {
+            terminate: signal(SignalKind::terminate()).map_err(StartError::Signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(StartError::Signals)?,
+            reload: signal(SignalKind::hangup()).map_err(StartError::Signals)?,
+        };
+        let address = config.http.listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listen = listener.local_addr().unwrap_or(address);
+        let lock = lock(&config.state_dir)?;
+        let life = random()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+
+        let has_uplink = config.uplink.aggregator.is_some() || identity::enrolled(&config.state_dir);
+        let (spool, spool_fallback) = if has_uplink { open_spool(&config, life) } else { (None, None) };
+        let collector = Collector::new(clock.clone(), spool.clone());
+        let host = Host::new(HostOptions {
+            cache_dir: config.cache_dir.clone(),
+            compiler: compiler(&config),
+            compile_memory: COMPILE_MEMORY,
+            compile_timeout: COMPILE_WITHIN,
+            services: Arc::new(Services::new(ServicesOptions {
+                state_dir: config.state_dir.clone(),
+                extra_authorities: None,
+                limits: ServiceLimits::default(),
+            })?),
+        })?;
+        let schedule = Schedule::new(ScheduleOptions {
+            loader: Arc::new(HostLoader(host)),
+            clock: clock.clone(),
+            collector: collector.clone(),
+            node: node.clone(),
+        });
+        let health = Arc::new(Health {
+            board: schedule.board().clone(),
+            spool,
+            spool_fallback,
+            uplink: has_uplink.then(Arc::default),
+            stopping: AtomicBool::new(false),
+            config: std::sync::Mutex::default(),
+        });
+        let own = Own {
+            started_ms: clock.wall_ms(),
+            clock,
+            collector: collector.clone(),
+            health: health.clone(),
+            node,
+        };
+        let api = http::Api { collector, schedule: schedule.clone(), health: health.clone(), listen };
+        Ok(Self { config, sources, logs, signals, listener, schedule, health, own, api, life, _lock: lock })
+    }
+
+    /// Runs until it is told to stop; a second signal ends it at once.
+    pub async fn run(mut self) {
+        let stop = Stops::default();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = %self.api.listen,
+            plugins = self.config.plugins.values().filter(|plugin| plugin.enabled).count(),
+            "picket-agent runs"
+        );
+        let server = tokio::spawn(http::serve(self.listener, http::router(self.api), stop.server.clone()));
+        let watchdog = tokio::spawn(notify::watchdog(stop.server.clone()));
+        self.schedule.apply(plan(&self.config)).await;
+        let own = tokio::spawn(self.own.run(stop.own.clone()));
+        let (uplink, commands) = match (&self.health.spool, &self.health.uplink) {
+            (Some(spool), Some(status)) => {
+                let (sender, receiver) = mpsc::channel(COMMANDS);
+                let task = uplink::spawn(uplink::UplinkOptions {
+                    config: self.config.uplink.clone(),
+                    state_dir: self.config.state_dir.clone(),
+                    spool: spool.clone(),
+                    life: self.life,
+                    plugins: self.schedule.board().subscribe(),
+                    commands: sender,
+                    shutdown: stop.uplink.clone(),
+                    status: status.clone(),
+                });
+                (Some(task), Some(tokio::spawn(commands::serve(self.schedule.clone(), receiver))))
+            }
+            _ => (None, None),
+        };
+        notify::ready(&summary(&self.config, uplink.is_some()));
+
+        loop {
+            let name = tokio::select! {
+                _ = self.signals.terminate.recv() => "SIGTERM",
+                _ = self.signals.interrupt.recv() => "SIGINT",
+                _ = self.signals.reload.recv() => {
+                    notify::reloading();
+                    reload::reload(&mut self.config, &self.sources, &self.logs, &self.schedule, &self.health).await;
+                    notify::ready(&summary(&self.config, uplink.is_some()));
+                    continue;
+                }
+            };
+            tracing::info!(signal = name, "picket-agent stops");
+            break;
+        }
+        notify::stopping();
+        self.health.stopping.store(true, Ordering::Relaxed);
+        let down = take_down(&self.schedule, &self.health, &stop, own, uplink, commands);
+        tokio::select! {
+            () = down => {}
+            _ = self.signals.terminate.recv() => tracing::warn!("told to stop again: ends at once"),
+            _ = self.signals.interrupt.recv() => tracing::warn!("told to stop again: ends at once"),
+        }
+        stop.server.cancel();
+        watchdog.abort();
+        let _ = server.await;
+    }
+}
+
+/// What is told to stop, each at its time.
+#[derive(Default)]
+struct Stops {
+    own: CancellationToken,
+    uplink: CancellationToken,
+    server: CancellationToken,
+}
+
+async fn take_down(
+    schedule: &Schedule,
+    health: &Health,
+    stop: &Stops,
+    own: JoinHandle<()>,
+    uplink: Option<JoinHandle<()>>,
+    commands: Option<JoinHandle<()>>,
+) {
+    schedule.stop(COLLECTS_END_WITHIN).await;
+    stop.own.cancel();
+    let _ = own.await;
+    stop.uplink.cancel();
+    if let Some(mut uplink) = uplink
+        && tokio::time::timeout(UPLINK_ENDS_WITHIN, &mut uplink).await.is_err()
+    {
+        tracing::warn!("the uplink did not end in time; what is not acknowledged is sent at the next start");
+        uplink.abort();
+    }
+    if let Some(commands) = commands {
+        commands.abort();
+    }
+    if let Some(spool) = health.spool.clone() {
+        let closed = tokio::task::spawn_blocking(move || spool.close());
+        match tokio::time::timeout(SPOOL_CLOSES_WITHIN, closed).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!("the spool was not flushed: {error}"),
+            Ok(Err(error)) => tracing::error!("the spool was not flushed: {error}"),
+            Err(_) => {
+                tracing::error!("the spool was not flushed within {SPOOL_CLOSES_WITHIN:?}: the disk hangs")
+            }
+        }
+    }
+}
+
+/// The enabled plugins.
+fn plan(config: &Config) -> Vec<Planned> {
+    config
+        .plugins
+        .iter()
+        .filter(|(_, plugin)| plugin.enabled)
+        .map(|(id, plugin)| Planned {
+            spec: SourceSpec {
+                id: id.clone(),
+                file: config.plugin_file(plugin),
+                settings: plugin.settings.clone(),
+                grants: plugin.grants.clone(),
+                limits: plugin.limits.clone(),
+            },
+            interval: plugin.interval,
+        })
+        .collect()
+}
+
+fn summary(config: &Config, uplink: bool) -> String {
+    let plugins = config.plugins.values().filter(|plugin| plugin.enabled).count();
+    let towards = if uplink { "with an uplink" } else { "standing alone" };
+    format!("{plugins} plugins, {towards}, http on {}", config.http.listen)
+}
+
+/// The compiler stands beside the agent where the configuration does not say otherwise.
+fn compiler(config: &Config) -> PathBuf {
+    let name = "picket-compile";
+    config.compiler.clone().unwrap_or_else(|| {
+        std::env::current_exe()
+            .ok()
+            .and_then(|exe| Some(exe.parent()?.join(name)))
+            .unwrap_or_else(|| PathBuf::from(name))
+    })
+}
+
+/// Holds the state folder for this process. A folder that cannot be written cannot be spoiled by two agents either.
+fn lock(state_dir: &Path) -> Result<Option<File>, StartError> {
+    let path = state_dir.join("agent.lock");
+    let opened = std::fs::create_dir_all(state_dir)
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::warn!("{} cannot be made: {error}", path.display());
+            return Ok(None);
+        }
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
+        Err(std::fs::TryLockError::Error(error)) => {
+            tracing::warn!("{} cannot be locked: {error}", path.display());
+            Ok(Some(file))
+        }
+    }
+}
+
+/// The spool on disk, or in memory with the reason why.
+fn open_spool(config: &Config, life: u64) -> (Option<Spool>, Option<String>) {
+    let dir = config.state_dir.join("spool");
+    let max_bytes = config.spool.max_size.0;
+    let options = picket_agent_spool::Options {
+        dir: dir.clone(),
+        max_bytes,
+        max_age: config.spool.max_age,
+        segment_bytes: SEGMENT.min(max_bytes / 8),
+        queue_bytes: SPOOL_QUEUE,
+    };
+    match Spool::open(options, life) {
+        Ok(spool) => (Some(spool), None),
+        Err(error) => {
+            tracing::error!("the spool in {} cannot be used, samples wait in memory: {error}", dir.display());
+            (Some(Spool::in_memory(max_bytes.min(MEMORY_SPOOL), life)), Some(error.to_string()))
+        }
+    }
+}
+
+/// A number of this run that no other has.
+fn random() -> Result<u64, StartError> {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 8];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}

@@ -1,0 +1,114 @@
+//! Asks a running agent's local API: for `picket-agent plugins`.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+const WITHIN: Duration = Duration::from_secs(10);
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why the agent gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("no agent answers at {address}: {why}; is it running, and is http.listen the same?")]
+    NoAnswer { address: SocketAddr, why: String },
+    #[error("{address} answered {status} for {path}; is it a picket-agent?")]
+    Status { address: SocketAddr, path: &'static str, status: u16 },
+    #[error("{address} answered something that is not understood: {why}")]
+    Answer { address: SocketAddr, why: String },
+}
+
+/// `GET path` as JSON. `listen`: the agent's own `http.listen`.
+pub async fn get(listen: SocketAddr, path: &'static str) -> Result<serde_json::Value, AskError> {
+    let address = reachable(listen);
+    let no_answer = |why: String| AskError::NoAnswer { address, why };
+    let ask = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| no_answer(error.to_string()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| no_answer(error.to_string()))?;
+        let connection = tokio::spawn(connection);
+        let request = hyper::Request::get(path)
+            .header(hyper::header::HOST, address.to_string())
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| no_answer(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| no_answer(error.to_string()))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(AskError::Status { address, path, status: status.as_u16() });
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| no_answer(error.to_string()))?
+            .to_bytes();
+        connection.abort();
+        serde_json::from_slice(&body).map_err(|error| AskError::Answer { address, why: error.to_string() })
+    };
+    tokio::time::timeout(WITHIN, ask)
+        .await
+        .unwrap_or_else(|_| Err(no_answer(format!("no answer within {WITHIN:?}"))))
+}
+
+/// An agent that listens on all addresses is reached by loopback.
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listen
+}
+
+/// The answer of `/api/v1/plugins` as a table.
+pub fn plugin_table(answer: &serde_json::Value) -> String {
+    let empty = Vec::new();
+    let lines = answer["plugins"].as_array().unwrap_or(&empty);
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let mut rows: Vec<[String; 8]> = vec![
+        ["PLUGIN", "STATE", "VERSION", "INTERVAL", "SERIES", "OK", "FAILED", "SKIPPED"].map(str::to_owned),
+    ];
+    rows.extend(lines.iter().map(|line| {
+        let interval =
+            Duration::from_secs_f64(line["interval_seconds"].as_f64().unwrap_or(0.0).clamp(0.0, 1e9));
+        [
+            text(&line["id"]),
+            text(&line["state"]),
+            text(&line["version"]),
+            crate::config::format_duration(interval),
+            text(&line["series"]),
+            text(&line["collects"]["ok"]),
+            text(&line["collects"]["failed"]),
+            text(&line["collects"]["skipped"]),
+        ]
+    }));
+    let mut widths = [0; 8];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for (i, row) in rows.iter().enumerate() {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+        let reason = i.checked_sub(1).and_then(|i| lines.get(i)).and_then(|line| line["reason"].as_str());
+        if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+            for line in reason.lines() {
+                let _ = writeln!(out, "    {line}");
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,279 @@
+//! Finds the files, merges them and reads the result.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use picket_proto::model::PluginId;
+
+use super::reader::{Reader, Table};
+use super::values::format_duration;
+use super::{
+    ByteSize, Config, ConfigError, Http, Log, LogFormat, MAX_INTERVAL, MIN_INTERVAL, OWN_ID, Plugin, Problem,
+    Spool, Uplink,
+};
+
+/// The smallest spool that holds a useful part of an hour.
+const MIN_SPOOL: ByteSize = ByteSize(1 << 20);
+pub(super) const ENVIRONMENT: &str = "environment";
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The main file; `conf.d/*.toml` is looked for beside it.
+    pub file: PathBuf,
+    /// `PICKET_*` variables, see [`super::variables`].
+    pub environment: Vec<(String, String)>,
+}
+
+/// Reads and checks all of it, or tells all that is wrong. Reads files alone: no address is bound, nothing is created.
+pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    let mut figment = Figment::new();
+    let mut problems = Vec::new();
+    for file in files(&sources.file, &mut problems) {
+        // Read here, so that a file without permission is a mistake and not an empty file.
+        match std::fs::read_to_string(&file) {
+            Ok(_) => {
+                let provider = Toml::file_exact(&file);
+                match provider.data() {
+                    Ok(_) => figment = figment.merge(provider),
+                    Err(error) => problems.extend(error.into_iter().map(|error| Problem {
+                        source: file.display().to_string(),
+                        key: String::new(),
+                        what: format!("is not valid TOML: {}", error.kind.to_string().trim()),
+                    })),
+                }
+            }
+            Err(error) => problems.push(Problem {
+                source: file.display().to_string(),
+                key: String::new(),
+                what: format!("cannot be read: {error}"),
+            }),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    let figment = figment.merge(Variables(&sources.environment));
+    let dict = match figment.data() {
+        Ok(mut profiles) => profiles.remove(&Profile::Default).unwrap_or_default(),
+        Err(error) => {
+            return Err(ConfigError {
+                problems: error
+                    .into_iter()
+                    .map(|error| Problem {
+                        source: String::new(),
+                        key: String::new(),
+                        what: error.to_string(),
+                    })
+                    .collect(),
+            });
+        }
+    };
+    let reader = Reader::new(&figment);
+    let config = read(reader.root(&dict));
+    reader.finish()?;
+    Ok(config)
+}
+
+/// The main file and those of `conf.d`, in the order in which they are merged.
+fn files(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let mut files = vec![main.to_owned()];
+    let folder = main.parent().unwrap_or(Path::new("")).join("conf.d");
+    match std::fs::read_dir(&folder) {
+        Ok(entries) => {
+            let mut more: Vec<PathBuf> = entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| {
+                    path.extension().is_some_and(|ext| ext == "toml")
+                        && path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
+                })
+                .collect();
+            more.sort();
+            files.append(&mut more);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => problems.push(Problem {
+            source: folder.display().to_string(),
+            key: String::new(),
+            what: format!("cannot be listed: {error}"),
+        }),
+    }
+    files
+}
+
+/// The environment as a provider: passed in, so that a test has its own.
+struct Variables<'a>(&'a [(String, String)]);
+
+impl Provider for Variables<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(ENVIRONMENT)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut figment = Figment::new();
+        for (name, text) in self.0 {
+            let Some(name) = name.strip_prefix("PICKET_") else { continue };
+            let key = name.to_lowercase().replace("__", ".");
+            let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
+            figment = figment.merge((key.as_str(), value));
+        }
+        figment.data()
+    }
+}
+
+fn read(mut root: Table<'_>) -> Config {
+    let config = Config {
+        state_dir: root.path("state_dir").unwrap_or_else(|| "/var/lib/picket-agent".into()),
+        cache_dir: root.path("cache_dir").unwrap_or_else(|| "/var/cache/picket-agent".into()),
+        plugin_dir: root.path("plugin_dir").unwrap_or_else(|| "/usr/lib/picket/plugins".into()),
+        compiler: root.path("compiler"),
+        http: http(root.table("http")),
+        uplink: uplink(root.table("uplink")),
+        spool: spool(root.table("spool")),
+        log: log(root.table("log")),
+        plugins: root.tables("plugins").into_iter().filter_map(|(id, table)| plugin(id, table)).collect(),
+    };
+    for (key, path) in [("state_dir", &config.state_dir), ("cache_dir", &config.cache_dir)] {
+        if path.is_relative() {
+            root.refuse(key, format!("{:?} is relative; write a path that begins with /", path.display()));
+        }
+    }
+    root.finish();
+    config
+}
+
+fn http(mut table: Table<'_>) -> Http {
+    let http = Http { listen: table.address("listen").unwrap_or_else(|| ([127, 0, 0, 1], 9460).into()) };
+    table.finish();
+    http
+}
+
+fn uplink(mut table: Table<'_>) -> Uplink {
+    let uplink = Uplink {
+        aggregator: table.string("aggregator"),
+        certificate: table.path("certificate"),
+        key: table.path("key"),
+        authorities: table.path("authorities"),
+        backoff_min: table.duration("backoff_min").unwrap_or(Duration::from_secs(1)),
+        backoff_max: table.duration("backoff_max").unwrap_or(Duration::from_secs(60)),
+    };
+    if let Some(aggregator) = &uplink.aggregator
+        && !is_host_port(aggregator)
+    {
+        table.refuse(
+            "aggregator",
+            format!("{aggregator:?} is no HOST:PORT; write for example \"metrics.example.org:9470\""),
+        );
+    }
+    let own =
+        [("certificate", &uplink.certificate), ("key", &uplink.key), ("authorities", &uplink.authorities)];
+    if own.iter().any(|(_, path)| path.is_some()) {
+        for (key, _) in own.iter().filter(|(_, path)| path.is_none()) {
+            table.refuse(
+                key,
+                "is missing: an identity of your own needs certificate, key and authorities; an enrolled one none of them",
+            );
+        }
+    }
+    if uplink.backoff_min < Duration::from_millis(10) {
+        table.refuse("backoff_min", "must be at least 10ms");
+    }
+    if uplink.backoff_max < uplink.backoff_min {
+        table.refuse(
+            "backoff_max",
+            format!("must not be shorter than backoff_min, {}", format_duration(uplink.backoff_min)),
+        );
+    }
+    table.finish();
+    uplink
+}
+
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(|c: char| c.is_whitespace() || c == '/')
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+fn spool(mut table: Table<'_>) -> Spool {
+    let spool = Spool {
+        max_size: table.size("max_size").unwrap_or(ByteSize(256 << 20)),
+        max_age: table.duration("max_age").unwrap_or(Duration::from_secs(3 * 86_400)),
+    };
+    if spool.max_size < MIN_SPOOL {
+        table.refuse("max_size", format!("{} is too small; at least {MIN_SPOOL} is needed", spool.max_size));
+    }
+    if spool.max_age < Duration::from_secs(60) {
+        table.refuse("max_age", "must be at least 1m");
+    }
+    table.finish();
+    spool
+}
+
+fn log(mut table: Table<'_>) -> Log {
+    let log = Log {
+        level: table.string("level").unwrap_or_else(|| "info".to_owned()),
+        format: table
+            .word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            .unwrap_or(LogFormat::Text),
+    };
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&log.level) {
+        table.refuse(
+            "level",
+            format!("{:?} is no level: {error}; allowed are error, warn, info, debug, trace", log.level),
+        );
+    }
+    table.finish();
+    log
+}
+
+fn plugin(id: &str, mut table: Table<'_>) -> Option<(PluginId, Plugin)> {
+    let checked = match PluginId::new(id) {
+        Ok(checked) => Some(checked),
+        Err(error) => {
+            table.refuse_itself(error.to_string());
+            None
+        }
+    };
+    if id == OWN_ID {
+        table.refuse_itself("is the id of the agent's own metrics; choose another");
+    }
+    let file = table.path("file");
+    if file.is_none() {
+        table.refuse(
+            "file",
+            format!("is missing: the component of the plugin, for example file = \"{id}.wasm\""),
+        );
+    }
+    let interval = table.duration("interval").unwrap_or(Duration::from_secs(15));
+    if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
+        table.refuse(
+            "interval",
+            format!(
+                "{} is not allowed; from {} to {} is",
+                format_duration(interval),
+                format_duration(MIN_INTERVAL),
+                format_duration(MAX_INTERVAL)
+            ),
+        );
+    }
+    let plugin = Plugin {
+        file: file.unwrap_or_default(),
+        interval,
+        enabled: table.bool("enabled").unwrap_or(true),
+        settings: table
+            .read("settings", |value| match value {
+                Value::Dict(..) => value.deserialize().map_err(|error| error.to_string()),
+                other => Err(format!("must be a table, not {}", other.to_actual())),
+            })
+            .unwrap_or_else(|| serde_json::json!({})),
+        grants: table.list("grants").unwrap_or_default(),
+        limits: table.deserialize("limits").unwrap_or_default(),
+    };
+    table.finish();
+    Some((checked?, plugin))
+}

@@ -1,0 +1,185 @@
+//! The agent's configuration: `agent.toml`, then `conf.d/*.toml` beside it in order of name, then `PICKET_*`
+//! variables with `__` between the levels. A later source wins key by key; a list replaces the one before it, so a
+//! grant is never the sum of two files.
+//!
+//! Every setting that is read is enforced; a key that nobody knows is refused with the nearest one that is known.
+//! All that is wrong is told at once, each with the file and the key, because a person who mends one mistake an
+//! attempt gives up. This is the only module of the agent that reads the environment.
+
+mod environment;
+mod load;
+mod reader;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use picket_agent_host::Limits;
+use picket_agent_services::grants::Scope;
+use picket_proto::model::PluginId;
+use serde::Serialize;
+
+pub use environment::{journal_stream, variables};
+pub use load::{Sources, load};
+pub use values::{ByteSize, format_duration};
+
+/// Where the agent looks when no `--config` is given.
+pub const DEFAULT_FILE: &str = "/etc/picket/agent.toml";
+/// The id under which the agent's own metrics travel; no plugin may take it.
+pub const OWN_ID: &str = "picket-agent";
+/// The shortest interval between two collects of a plugin.
+pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest interval between two collects of a plugin.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// What the agent runs by: checked, defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// What must outlive a restart: spool, identity, the plugins' stores.
+    pub state_dir: PathBuf,
+    /// What may be thrown away: compiled plugins.
+    pub cache_dir: PathBuf,
+    /// Where a plugin's relative `file` is looked for.
+    pub plugin_dir: PathBuf,
+    /// The `picket-compile` binary; none: the one beside the agent's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compiler: Option<PathBuf>,
+    pub http: Http,
+    pub uplink: Uplink,
+    pub spool: Spool,
+    pub log: Log,
+    pub plugins: BTreeMap<PluginId, Plugin>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Http {
+    pub listen: SocketAddr,
+}
+
+/// The stream to the aggregator. Without `aggregator` and without an enrolled identity the agent stands alone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Uplink {
+    /// `host:port`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregator: Option<String>,
+    /// Client certificate chain, PEM, of an authority of the site's own; with `key` and `authorities`, or not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<PathBuf>,
+    /// The wait after the first failed connection; it doubles up to `backoff_max`.
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub backoff_min: Duration,
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub backoff_max: Duration,
+}
+
+/// The bounds of the queue on disk: the oldest records are dropped, and counted, past either.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Spool {
+    pub max_size: ByteSize,
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Log {
+    /// A level (`info`) or tracing directives (`info,picket_agent::uplink=debug`).
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// One plugin, as the operator wants it to run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plugin {
+    /// The component, relative to `plugin_dir` or absolute.
+    pub file: PathBuf,
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub interval: Duration,
+    pub enabled: bool,
+    pub settings: serde_json::Value,
+    /// What the operator permits; nothing by default.
+    pub grants: Vec<Scope>,
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Where the component of `plugin` lies.
+    pub fn plugin_file(&self, plugin: &Plugin) -> PathBuf {
+        self.plugin_dir.join(&plugin.file)
+    }
+
+    /// The enabled plugins whose component is not there: no reason not to start, and said by `check-config`.
+    pub fn missing_files(&self) -> Vec<Problem> {
+        self.plugins
+            .iter()
+            .filter(|(_, plugin)| plugin.enabled)
+            .filter_map(|(id, plugin)| {
+                let file = self.plugin_file(plugin);
+                (!file.is_file()).then(|| Problem {
+                    source: String::new(),
+                    key: format!("plugins.{id}.file"),
+                    what: format!(
+                        "there is no file {}; put the component there, correct `file` or `plugin_dir`, or set `enabled = false`",
+                        file.display()
+                    ),
+                })
+            })
+            .collect()
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file or the environment variable that says it; empty: none does.
+    pub source: String,
+    /// The whole key, dotted; empty: the file as such.
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.source, &self.key] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// All that is wrong with the configuration, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.as_slice() {
+            [one] => write!(f, "the configuration is not valid: {one}"),
+            many => {
+                write!(f, "the configuration is not valid, {} mistakes:", many.len())?;
+                many.iter().try_for_each(|p| write!(f, "\n  {p}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

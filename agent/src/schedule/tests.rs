@@ -1,0 +1,330 @@
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use picket_agent_host::SampleSink;
+use picket_proto::model::{Family, Labels, MetricType, Part};
+
+use super::*;
+use crate::clock::TestClock;
+use crate::collector::Format;
+
+const SECOND: Duration = Duration::from_secs(1);
+const WALL: i64 = 1_700_000_000_000;
+
+/// What the scripted plugins do, by file name; changed while they run.
+#[derive(Default)]
+struct Script {
+    /// How long a collect takes.
+    slow: BTreeMap<String, Duration>,
+    refuse: BTreeMap<String, String>,
+    state: Option<State>,
+    panic: bool,
+}
+
+#[derive(Clone, Default)]
+struct Twin {
+    script: Arc<StdMutex<Script>>,
+    loads: Arc<AtomicU32>,
+    /// Plugin and wall time of each collect.
+    collects: Arc<StdMutex<Vec<(String, tokio::time::Instant)>>>,
+}
+
+struct Fake {
+    twin: Twin,
+    spec: SourceSpec,
+    begun: bool,
+}
+
+impl Loader for Twin {
+    fn load(&self, spec: SourceSpec) -> BoxFuture<'static, Result<Box<dyn Source>, SourceError>> {
+        let twin = self.clone();
+        Box::pin(async move {
+            twin.loads.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(SECOND / 10).await;
+            match twin.script.lock().unwrap().refuse.get(spec.id.as_str()) {
+                Some(why) => {
+                    Err(SourceError { code: "PKT-0001".to_owned(), message: why.clone(), reason: "plugin" })
+                }
+                None => Ok(Box::new(Fake { twin: twin.clone(), spec, begun: false }) as Box<dyn Source>),
+            }
+        })
+    }
+}
+
+impl Source for Fake {
+    fn about(&self) -> About {
+        About {
+            version: self.spec.settings["version"].as_str().unwrap_or("1").to_owned(),
+            controllable: self.spec.settings["controllable"].as_bool().unwrap_or(false),
+            ..About::default()
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        let state = self.twin.script.lock().unwrap().state.unwrap_or(State::Running);
+        Condition { state, reason: "scripted".to_owned(), enterable: state == State::Running }
+    }
+
+    fn collect<'a>(&'a mut self, sink: &'a mut dyn SampleSink) -> BoxFuture<'a, Result<Took, SourceError>> {
+        Box::pin(async move {
+            let id = self.spec.id.as_str().to_owned();
+            self.twin.collects.lock().unwrap().push((id.clone(), tokio::time::Instant::now()));
+            let (slow, panics) = {
+                let script = self.twin.script.lock().unwrap();
+                (script.slow.get(&id).copied(), script.panic)
+            };
+            assert!(!panics, "scripted");
+            if let Some(slow) = slow {
+                tokio::time::sleep(slow).await;
+            }
+            if !self.begun {
+                sink.begin(0);
+                sink.family(0, &Family::new(format!("of_{id}"), MetricType::Gauge, "", "").unwrap());
+                sink.series(0, 0, Part::Value, &Labels::default()).unwrap();
+                self.begun = true;
+            }
+            sink.points(&[(0, 1.0)]);
+            Ok(Took::default())
+        })
+    }
+
+    fn control(&mut self, request: Control) -> BoxFuture<'_, Result<String, ControlError>> {
+        Box::pin(async move {
+            match request {
+                Control::Set(text) if text.contains("bad") => {
+                    Err(ControlError::Refused(vec!["scenario: normal, failure".to_owned()]))
+                }
+                Control::Set(text) => Ok(text),
+                Control::Get | Control::Schema => Ok("{}".to_owned()),
+            }
+        })
+    }
+}
+
+fn planned(id: &str, interval: Duration) -> Planned {
+    Planned {
+        spec: SourceSpec {
+            id: PluginId::new(id).unwrap(),
+            file: "/nowhere".into(),
+            settings: serde_json::json!({ "controllable": id == "c" }),
+            grants: Vec::new(),
+            limits: Default::default(),
+        },
+        interval,
+    }
+}
+
+struct Bench {
+    twin: Twin,
+    clock: Arc<TestClock>,
+    schedule: Schedule,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let twin = Twin::default();
+        let clock = TestClock::new(WALL);
+        let schedule = Schedule::new(ScheduleOptions {
+            loader: Arc::new(twin.clone()),
+            clock: clock.clone(),
+            collector: Collector::new(clock.clone(), None),
+            node: "n".to_owned(),
+        });
+        Self { twin, clock, schedule }
+    }
+
+    fn line(&self, id: &str) -> PluginStatus {
+        self.schedule.board().all().into_iter().find(|line| line.id == id).unwrap_or_default()
+    }
+
+    fn collects(&self, id: &str) -> Vec<tokio::time::Instant> {
+        let all = self.twin.collects.lock().unwrap();
+        all.iter().filter(|(plugin, _)| plugin == id).map(|(_, at)| *at).collect()
+    }
+
+    fn page(&self) -> String {
+        self.schedule.options.collector.exposition(Format::Prometheus).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_at_once_then_by_the_clock() {
+    let bench = Bench::new();
+    bench.schedule.apply(vec![planned("a", 15 * SECOND)]).await;
+    tokio::time::sleep(100 * SECOND).await;
+    let at = bench.collects("a");
+    // One at the start, then every 15 s from somewhere within an interval and a half.
+    assert!((6..=8).contains(&at.len()), "{at:?}");
+    for pair in at.windows(2).skip(1) {
+        // The test clock's walls are whole milliseconds.
+        let gap = (pair[1] - pair[0]).as_millis();
+        assert!((14_998..=15_002).contains(&gap), "{gap}");
+    }
+    let line = bench.line("a");
+    assert_eq!((line.state, line.series), (State::Running, 1));
+    assert_eq!(line.collects.ok, at.len() as u64);
+    assert_eq!(line.collects.skipped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_plugin_skips_its_ticks_and_makes_no_other_late() {
+    let bench = Bench::new();
+    bench.twin.script.lock().unwrap().slow.insert("slow".to_owned(), Duration::from_millis(3_300));
+    bench.schedule.apply(vec![planned("slow", SECOND), planned("quick", SECOND)]).await;
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(bench.collects("quick").len() >= 59);
+    assert_eq!(bench.line("quick").collects.skipped, 0);
+    let slow = bench.line("slow").collects;
+    assert!((14..=18).contains(&slow.ok), "{slow:?}");
+    // What was not collected was skipped.
+    assert!((56..=61).contains(&(slow.ok + slow.skipped)), "{slow:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stepped_wall_clock_makes_no_stall_and_no_burst() {
+    for step in [-86_400_000, -700, 700, 86_400_000] {
+        let bench = Bench::new();
+        bench.schedule.apply(vec![planned("a", 10 * SECOND)]).await;
+        tokio::time::sleep(95 * SECOND).await;
+        bench.clock.step(step);
+        tokio::time::sleep(105 * SECOND).await;
+        let at = bench.collects("a");
+        assert!((19..=22).contains(&at.len()), "step {step}: {}", at.len());
+        // The second collect ends the first, odd gap.
+        for pair in at.windows(2).skip(1) {
+            let gap = pair[1] - pair[0];
+            assert!((5 * SECOND..=15 * SECOND).contains(&gap), "step {step}: {gap:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_plugin_stops_no_other_and_is_tried_again_at_a_reload() {
+    let bench = Bench::new();
+    bench.twin.script.lock().unwrap().refuse.insert("bad".to_owned(), "it is a text file".to_owned());
+    let plan = vec![planned("bad", SECOND), planned("good", SECOND)];
+    bench.schedule.apply(plan.clone()).await;
+    tokio::time::sleep(5 * SECOND).await;
+    let line = bench.line("bad");
+    assert_eq!((line.state, line.code.as_str()), (State::Refused, "PKT-0001"));
+    assert_eq!(line.reason, "it is a text file");
+    assert_eq!(bench.line("good").state, State::Running);
+    assert_eq!(bench.twin.loads.load(Ordering::Relaxed), 2);
+
+    bench.twin.script.lock().unwrap().refuse.clear();
+    bench.schedule.apply(plan).await;
+    tokio::time::sleep(5 * SECOND).await;
+    let line = bench.line("bad");
+    assert_eq!((line.state, line.reason.as_str(), line.code.as_str()), (State::Running, "", ""));
+    // The good one had not changed and was left alone.
+    assert_eq!(bench.twin.loads.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_that_is_refused_leaves_the_old_one_running() {
+    let bench = Bench::new();
+    bench.schedule.apply(vec![planned("a", SECOND)]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    bench.twin.script.lock().unwrap().refuse.insert("a".to_owned(), "no grant".to_owned());
+    let mut next = planned("a", SECOND);
+    next.spec.settings = serde_json::json!({ "version": "2" });
+    bench.schedule.apply(vec![next.clone()]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    let line = bench.line("a");
+    assert_eq!((line.state, line.version.as_str()), (State::Running, "1"));
+    assert!(line.reason.contains("no grant"), "{}", line.reason);
+    let before = bench.collects("a").len();
+    bench.twin.script.lock().unwrap().refuse.clear();
+    // The same again: it did not come to run as it should, so it is tried again.
+    bench.schedule.apply(vec![next]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    let line = bench.line("a");
+    assert_eq!((line.version.as_str(), line.reason.as_str()), ("2", ""));
+    assert!(bench.collects("a").len() > before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_is_no_longer_configured_leaves_nothing() {
+    let bench = Bench::new();
+    bench.schedule.apply(vec![planned("a", SECOND), planned("b", SECOND)]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(bench.page().contains("of_a 1"));
+    bench.schedule.apply(vec![planned("b", SECOND)]).await;
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(!bench.page().contains("of_a"));
+    assert!(bench.page().contains("of_b 1"));
+    assert_eq!(bench.schedule.board().all().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarantined_plugin_is_not_entered() {
+    let bench = Bench::new();
+    bench.schedule.apply(vec![planned("a", SECOND)]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    bench.twin.script.lock().unwrap().state = Some(State::Quarantined);
+    tokio::time::sleep(3 * SECOND).await;
+    let entered = bench.collects("a").len();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(bench.collects("a").len(), entered);
+    assert_eq!((bench.line("a").state, bench.line("a").reason.as_str()), (State::Quarantined, "scripted"));
+    let errors = bench.schedule.options.collector.errors().totals();
+    assert!(errors.iter().any(|(_, reason, n)| reason == "quarantined" && *n >= 9), "{errors:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_is_told_and_started_again_by_a_reload() {
+    let bench = Bench::new();
+    bench.twin.script.lock().unwrap().panic = true;
+    bench.schedule.apply(vec![planned("a", SECOND), planned("b", SECOND)]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(bench.line("a").state, State::Quarantined);
+    assert!(bench.line("a").reason.contains("report"), "{}", bench.line("a").reason);
+    bench.twin.script.lock().unwrap().panic = false;
+    bench.schedule.apply(vec![planned("a", SECOND), planned("b", SECOND)]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(bench.line("a").state, State::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_reaches_the_plugin_that_has_it() {
+    let bench = Bench::new();
+    let set = |text: &str| Control::Set(text.to_owned());
+    assert_eq!(bench.schedule.control(None, Control::Get).await, Err(ControlError::NothingToControl));
+    bench.schedule.apply(vec![planned("a", SECOND), planned("c", SECOND)]).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(bench.schedule.control(None, set("{\"x\":1}")).await, Ok("{\"x\":1}".to_owned()));
+    assert_eq!(bench.schedule.control(Some("c"), Control::Get).await, Ok("{}".to_owned()));
+    assert!(matches!(bench.schedule.control(None, set("bad")).await, Err(ControlError::Refused(_))));
+    assert_eq!(
+        bench.schedule.control(Some("x"), Control::Get).await,
+        Err(ControlError::NoSuchPlugin("x".to_owned()))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_of_a_busy_plugin_is_bounded() {
+    let bench = Bench::new();
+    bench.twin.script.lock().unwrap().slow.insert("c".to_owned(), 3600 * SECOND);
+    bench.schedule.apply(vec![planned("c", SECOND)]).await;
+    tokio::time::sleep(2 * SECOND).await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let schedule = bench.schedule.clone();
+            tokio::spawn(async move { schedule.control(None, Control::Get).await })
+        })
+        .collect();
+    let mut busy = 0;
+    let mut late = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Err(ControlError::Busy(_)) => busy += 1,
+            Err(ControlError::Timeout { .. }) => late += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((busy, late), (12, 8));
+    // And the stop does not wait for ever.
+    let began = tokio::time::Instant::now();
+    bench.schedule.stop(5 * SECOND).await;
+    assert!(began.elapsed() <= 6 * SECOND);
+}
