@@ -260,3 +260,107 @@ async fn an_aggregator_that_restarts_is_found_again() {
     assert_eq!(node.status.acked_sequence(), 2);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn records_of_an_earlier_life_come_first() {
+    const EARLIER: u64 = 77;
+    let aggregator = Aggregator::start(Behaviour::default()).await;
+    let state = tempfile::tempdir().unwrap();
+    aggregator.authority.enrolled(state.path(), "gpu-01", VALID, &[]);
+    let options = || picket_agent_spool::Options {
+        dir: state.path().join("spool"),
+        max_bytes: 8 << 20,
+        max_age: Duration::from_secs(3600),
+        segment_bytes: 1 << 20,
+        queue_bytes: 1 << 20,
+    };
+    let all = [0, 1];
+    let fill = async |spool: &Spool, value: u64| {
+        let first = sampled(value, &all, defining(&all).definitions).encode_to_vec();
+        spool.append(&first, Vec::new).unwrap().durable().await.unwrap();
+        let second = sampled(value + 1, &all, None).encode_to_vec();
+        spool.append(&second, || defining(&all).encode_to_vec()).unwrap().durable().await.unwrap();
+    };
+    let spool = Spool::open(options(), EARLIER).unwrap();
+    fill(&spool, 10).await;
+    spool.close().unwrap();
+    drop(spool);
+    // The folder is free once the writer's thread has ended.
+    let spool = eventually("the spool's folder", || Spool::open(options(), LIFE).ok()).await;
+    fill(&spool, 20).await;
+    let node = Node::start_with(state, &aggregator.address, timing(), spool, None);
+    aggregator.batches(0, 4).await;
+    node.pending(0).await;
+    aggregator.look(0, |log| {
+        assert_eq!(log.batches, [(EARLIER, 1), (EARLIER, 2), (LIFE, 1), (LIFE, 2)]);
+        assert_eq!(log.definitions.iter().map(|(life, _)| *life).collect::<Vec<_>>(), [EARLIER, LIFE]);
+        assert_eq!(log.samples.len(), 8);
+    });
+    assert_eq!(node.status.acked_sequence(), 2);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn losses_at_the_spools_cap_are_told() {
+    let aggregator = Aggregator::start(Behaviour::default()).await;
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::in_memory(1 << 20, LIFE);
+    let mut record = sampled(1, &[0], None);
+    record.events.push(v1::Event { message: "x".repeat(20_000), ..Default::default() });
+    while spool.stats().lost.get("cap").is_none_or(|lost| *lost == 0) {
+        let header = || defining(&[0]).encode_to_vec();
+        spool.append(&record.encode_to_vec(), header).unwrap().durable().await.unwrap();
+    }
+    let lost = spool.stats().lost["cap"];
+    aggregator.authority.enrolled(state.path(), "gpu-01", VALID, &[]);
+    let node = Node::start_with(state, &aggregator.address, timing(), spool, None);
+    let told = aggregator.until("a loss", 0, |log| log.losses.first().cloned()).await;
+    assert_eq!((told.reason.as_str(), told.records), ("cap", lost));
+    node.pending(0).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_comes_twice_though_streams_break_all_the_time() {
+    let aggregator = Aggregator::start(Behaviour { window: 5, ..Behaviour::default() }).await;
+    let node = Node::start(&aggregator);
+    let mut chance = 7u64;
+    let mut appended = 0;
+    for round in 0..25 {
+        for _ in 0..8 {
+            appended += 1;
+            node.append_simple(appended).await;
+        }
+        let stream = eventually("a stream that is up", || {
+            let stream = aggregator.streams().checked_sub(1)?;
+            node.status.connected().then_some(stream)
+        })
+        .await;
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        // Sometimes the acknowledgements are what is lost.
+        aggregator.set(|b| b.ack = chance >> 63 == 0);
+        for _ in 0..(chance >> 60) {
+            tokio::task::yield_now().await;
+        }
+        if round % 5 != 4 {
+            aggregator.cut(stream).await;
+            eventually("the next stream", || (aggregator.streams() > stream + 1).then_some(())).await;
+        }
+    }
+    aggregator.set(|b| b.ack = true);
+    node.pending(0).await;
+    let state = aggregator.state.lock().unwrap();
+    let sent: usize = state.streams.iter().map(|log| log.batches.len()).sum();
+    let mut accepted = Vec::new();
+    for (_, sequence) in state.streams.iter().flat_map(|log| &log.batches) {
+        if accepted.last().is_none_or(|last| sequence > last) {
+            accepted.push(*sequence);
+        }
+    }
+    assert_eq!(accepted, (1..=appended).collect::<Vec<_>>(), "{sent} batches were sent");
+    for log in &state.streams {
+        assert_eq!(log.samples.len(), log.batches.len() * 10);
+    }
+    drop(state);
+    node.stop().await;
+}
