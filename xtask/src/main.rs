@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod guests;
 mod parts;
 mod plugins;
 mod process;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Args),
     /// Build the first-party plugins into target/plugins.
     BuildPlugins(BuildPlugins),
+    /// Build the plugins made for the end-to-end tests into target/guests.
+    BuildGuests,
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
     /// Bring the real servers that the tests use into target/parts (Prometheus, node_exporter, libfaketime).
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             }
             Ok(true)
         }),
+        Command::BuildGuests => setup::check(&root).and_then(|()| guests::build(&root)).map(|()| true),
         Command::Tidy => tidy::run(&root),
         Command::Parts => parts::run(&root),
     };

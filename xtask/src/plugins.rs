@@ -74,23 +74,31 @@ impl Plugin {
         check(&self.name, &manifest).with_context(|| format!("{} is not valid", self.manifest.display()))?;
         let module = built.join(format!("{}.wasm", self.package.replace('-', "_")));
         let bytes = std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-        let component = componentize(&bytes, &manifest)
+        let component = componentize(&bytes, Some(&manifest))
             .with_context(|| format!("cannot make a component of {}", module.display()))?;
         let file = out.join(format!("{}.wasm", self.name));
-        if std::fs::read(&file).is_ok_and(|old| old == component) {
-            return Ok(file);
-        }
-        let new = out.join(format!(".{}.new", self.name));
-        std::fs::write(&new, component).with_context(|| format!("cannot write {}", new.display()))?;
-        std::fs::rename(&new, &file).with_context(|| format!("cannot write {}", file.display()))?;
+        replace(&file, &component)?;
         Ok(file)
     }
 }
 
-fn componentize(module: &[u8], manifest: &str) -> Result<Vec<u8>> {
+/// Writes a file as a whole, where it changed.
+pub fn replace(file: &Path, content: &[u8]) -> Result<()> {
+    if std::fs::read(file).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let new = file.with_extension("new");
+    std::fs::write(&new, content).with_context(|| format!("cannot write {}", new.display()))?;
+    std::fs::rename(&new, file).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// A core module as a component, with its manifest inside.
+pub fn componentize(module: &[u8], manifest: Option<&str>) -> Result<Vec<u8>> {
     let mut component = ComponentEncoder::default().module(module).and_then(|e| e.validate(true).encode())?;
-    let section = CustomSection { name: SECTION.into(), data: manifest.as_bytes().into() };
-    section.append_to_component(&mut component);
+    if let Some(manifest) = manifest {
+        let section = CustomSection { name: SECTION.into(), data: manifest.as_bytes().into() };
+        section.append_to_component(&mut component);
+    }
     Ok(component)
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{build, command, parts, setup, tidy};
+use crate::{build, command, guests, parts, setup, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,6 +31,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     parts::fetch(root)?;
     step("build");
     build::all(root)?;
+    guests::build(root)?;
     let target = build::target(root)?;
     let skipped = target.join("skipped-tests");
     let _ = std::fs::remove_file(&skipped);
