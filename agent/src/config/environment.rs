@@ -1,14 +1,17 @@
 //! What the agent reads of its environment, all of it.
 
 /// Variables of Picket's other programs, which may stand in the same environment.
-const OTHERS: [&str; 4] = ["PICKET_URL", "PICKET_TOKEN", "PICKET_CA", "PICKET_CONFIG"];
+const OTHERS: [&str; 5] = ["PICKET_URL", "PICKET_TOKEN", "PICKET_TOKEN_FILE", "PICKET_CA", "PICKET_CONFIG"];
+/// The aggregator's own.
+const AGGREGATOR: &str = "PICKET_AGGREGATOR_";
 
 /// The `PICKET_*` variables that set something of the agent's. One that is not UTF-8 is left out.
 #[expect(clippy::disallowed_methods, reason = "this is the config module")]
 pub fn variables() -> Vec<(String, String)> {
     let mut list: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("PICKET_") && !OTHERS.contains(&name.as_str()))
+        .filter(|(name, _)| name.starts_with("PICKET_") && !name.starts_with(AGGREGATOR))
+        .filter(|(name, _)| !OTHERS.contains(&name.as_str()))
         .collect();
     list.sort();
     list
