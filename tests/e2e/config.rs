@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use e2e::{AgentBuilder, AggregatorBuilder, Test, binary, repository, run, run_program, run_program_with};
 
 /// Each: lines, and what the refusal must say.
@@ -70,6 +70,28 @@ fn shipped_configs_are_good() {
             run_program(&binary(program)?, &["check-config", "--config", &file.to_string_lossy()])
                 .await?
                 .ok()?;
+        }
+        Ok(())
+    });
+}
+
+/// The grants in the shipped config are enough for what the shipped plugins need.
+#[test]
+fn shipped_grants_are_enough() {
+    run(async |test: &Test| {
+        let text = std::fs::read_to_string(repository().join("config/agent.toml"))?;
+        let mut shipped: toml::Table = text.parse()?;
+        let mut plugins = shipped.remove("plugins").context("no plugins")?;
+        for (_, plugin) in plugins.as_table_mut().context("no tables")?.iter_mut() {
+            let plugin = plugin.as_table_mut().context("no table")?;
+            plugin.insert("enabled".into(), true.into());
+            plugin.insert("interval".into(), "500ms".into());
+        }
+        let ids: Vec<String> = plugins.as_table().into_iter().flatten().map(|(id, _)| id.clone()).collect();
+        let section = toml::Table::from_iter([("plugins".to_owned(), plugins)]).to_string();
+        let agent = AgentBuilder::new(test, "shipped")?.section(section).start().await?;
+        for id in ids {
+            agent.plugin_state(&id, "running").await?;
         }
         Ok(())
     });

@@ -104,7 +104,7 @@ fn killed_a_hundred_times_nothing_is_missing_and_nothing_twice() {
         ensure!(runs.missing == 0, "{runs:?}");
         ensure!(runs.starts > 10 && runs.samples > 100, "too little came through to tell: {runs:?}");
         let metrics = agent.api.metrics().await?;
-        let lost = metrics.sum("picket_spool_lost_records_total", &[]);
+        let lost = metrics.sum("picket_spool_records_lost_total", &[]);
         ensure!(lost == 0.0, "{lost} records lost");
         Ok(())
     });
@@ -118,7 +118,7 @@ async fn with_backlog(test: &Test) -> Result<(Aggregator, Agent)> {
     aggregator.daemon.kill()?;
     let mut agent = agent;
     eventually("a backlog", || async {
-        let pending = agent.api.metrics().await?.value("picket_spool_records", &[])?;
+        let pending = agent.api.metrics().await?.value("picket_spool_records_pending", &[])?;
         ensure!(pending >= 50.0, "{pending}");
         Ok(())
     })
@@ -162,7 +162,7 @@ fn flipped_bytes_lose_what_they_hit_and_it_is_counted() {
         agent.restart(test).await?;
         let runs = check_runs(&caught_up(&aggregator).await?)?;
         let metrics = agent.api.metrics().await?;
-        let lost = metrics.sum("picket_spool_lost_records_total", &[("reason", "corrupt")]);
+        let lost = metrics.sum("picket_spool_records_lost_total", &[("reason", "corrupt")]);
         ensure!(lost > 0.0, "nothing was counted");
         ensure!(runs.missing as f64 <= lost, "{} are missing, {lost} were counted", runs.missing);
         ensure!(runs.starts == 2, "{runs:?}");
@@ -261,11 +261,11 @@ fn the_agents_disk_is_full() {
         disk.fill()?;
         eventually("losses are counted", || async {
             let metrics = agent.api.metrics().await?;
-            let lost = metrics.sum("picket_spool_lost_records_total", &[]);
+            let lost = metrics.sum("picket_spool_records_lost_total", &[]);
             ensure!(
                 lost > 0.0,
                 "nothing lost, {} records pending",
-                metrics.value("picket_spool_records", &[])?
+                metrics.value("picket_spool_records_pending", &[])?
             );
             Ok(())
         })
@@ -276,7 +276,7 @@ fn the_agents_disk_is_full() {
         disk.free()?;
         aggregator.restart(test).await?;
         let runs = check_runs(&caught_up(&aggregator).await?)?;
-        let lost = agent.api.metrics().await?.sum("picket_spool_lost_records_total", &[]);
+        let lost = agent.api.metrics().await?.sum("picket_spool_records_lost_total", &[]);
         ensure!(runs.missing as f64 <= lost, "{} are missing, {lost} were counted", runs.missing);
         ensure!(runs.starts == 1, "{runs:?}");
         // So that the disk outlives who writes to it.
@@ -297,7 +297,7 @@ fn the_aggregators_disk_is_full() {
         disk.fill()?;
         // Nothing is acknowledged that isn't durable: the agent keeps it.
         eventually("the agent keeps what can't be stored", || async {
-            let pending = agent.api.metrics().await?.value("picket_spool_records", &[])?;
+            let pending = agent.api.metrics().await?.value("picket_spool_records_pending", &[])?;
             ensure!(pending > 30.0, "{pending}");
             Ok(())
         })
@@ -367,7 +367,7 @@ fn the_agents_clock_steps_back() {
         }
         let (first, last) = (numbers.keys().next().copied(), numbers.keys().last().copied());
         let all = last.unwrap_or_default() - first.unwrap_or_default() + 1;
-        let lost = agent.api.metrics().await?.sum("picket_spool_lost_records_total", &[]);
+        let lost = agent.api.metrics().await?.sum("picket_spool_records_lost_total", &[]);
         ensure!(all - numbers.len() as u64 <= lost as u64, "{} of {all} arrived", numbers.len());
         Ok(())
     });
@@ -469,9 +469,9 @@ fn a_stopped_aggregator_costs_the_agent_little() {
         let before = agent.daemon.memory("VmRSS")?;
         eventually("the spool is at its cap and says what it loses", || async {
             let metrics = agent.api.metrics().await?;
-            let bytes = metrics.value("picket_spool_bytes", &[])?;
+            let bytes = metrics.value("picket_spool_size_bytes", &[])?;
             ensure!(bytes <= f64::from(2 << 20), "the spool holds {bytes} bytes");
-            let lost = metrics.sum("picket_spool_lost_records_total", &[("reason", "cap")]);
+            let lost = metrics.sum("picket_spool_records_lost_total", &[("reason", "cap")]);
             ensure!(lost > 0.0, "nothing lost at {bytes} bytes");
             Ok(())
         })

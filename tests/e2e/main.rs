@@ -3,6 +3,7 @@
 mod config;
 mod durability;
 mod fleet;
+mod hostile;
 mod identity;
 mod peers;
 mod scenario;

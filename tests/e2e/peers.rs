@@ -15,7 +15,7 @@ fn a_real_prometheus_scrapes_the_aggregator_and_the_agent() {
         let agent = aggregator
             .agent(test, "host-1")?
             .node("500ms")?
-            .mock("500ms", "seed = 5")?
+            .mock("500ms", "seed = 5\nhost = false")?
             .enrol_and_start(&aggregator)
             .await?;
         aggregator.has("node_load1", &[("instance", "host-1")]).await?;
@@ -60,7 +60,7 @@ fn promtool_finds_nothing() {
         let agent = aggregator
             .agent(test, "host-1")?
             .node("300ms")?
-            .mock("300ms", "seed = 5")?
+            .mock("300ms", "seed = 5\nhost = false")?
             .enrol_and_start(&aggregator)
             .await?;
         aggregator.has("node_load1", &[("instance", "host-1")]).await?;

@@ -9,8 +9,11 @@ use rustix::process::Signal;
 #[test]
 fn exports_by_itself() {
     run(async |test: &Test| {
-        let mut agent =
-            AgentBuilder::new(test, "alone")?.node("300ms")?.mock("300ms", "seed = 1")?.start().await?;
+        let mut agent = AgentBuilder::new(test, "alone")?
+            .node("300ms")?
+            .mock("300ms", "seed = 1\nhost = false")?
+            .start()
+            .await?;
         agent.plugin_state("node", "running").await?;
         agent.plugin_state("mock", "running").await?;
         eventually("metrics of both plugins", || async {
@@ -95,7 +98,7 @@ fn collects_without_its_aggregator() {
         agent.plugin_state("mock", "running").await?;
         eventually("samples pile up in the spool", || async {
             let metrics = agent.api.metrics().await?;
-            let pending = metrics.value("picket_spool_records", &[])?;
+            let pending = metrics.value("picket_spool_records_pending", &[])?;
             ensure!(pending > 10.0, "{pending}");
             Ok(())
         })

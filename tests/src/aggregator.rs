@@ -89,8 +89,7 @@ impl<'a> AggregatorBuilder<'a> {
         }
         let state = self.folder.join("state");
         let token = std::fs::read_to_string(state.join("admin.token")).context("no admin token")?;
-        let api =
-            Api::new(&format!("https://127.0.0.1:{}", self.http), Some(token.trim()), Some(authority))?;
+        let api = Api::new(&format!("https://127.0.0.1:{}", self.http), Some(token.trim()), Some(authority))?;
         let daemon = start(self.test, &config, &self.environment)?;
         let mut aggregator = Aggregator {
             daemon,

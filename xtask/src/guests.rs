@@ -10,8 +10,11 @@ use crate::{command, plugins, setup};
 pub fn build(root: &Path) -> Result<()> {
     let workspace = root.join("tests/guests");
     let target = setup::WASM_TARGET;
-    command::run(&mut command::cargo(&workspace, &["build", "--release", "--target", target]))?;
-    let built = workspace.join("target").join(target).join("release");
+    // Beside the first-party plugins, so that what both need is built once.
+    let shared = root.join("plugins/target");
+    let mut cargo = command::cargo(&workspace, &["build", "--release", "--target", target]);
+    command::run(cargo.env("CARGO_TARGET_DIR", &shared))?;
+    let built = shared.join(target).join("release");
     let out = root.join("target/guests");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     for entry in std::fs::read_dir(&workspace)? {
