@@ -73,6 +73,9 @@ impl Cpu {
                 _ => malformed.add(line),
             }
         }
+        if place == 0 {
+            c.fail("parse", "/proc/stat has no line of a CPU");
+        }
         malformed.report(c);
         self.seen.retain_mut(|seen| std::mem::take(&mut seen.now));
         self.topology.collect(self.seen.iter().map(|seen| seen.number), c);

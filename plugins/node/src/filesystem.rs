@@ -116,7 +116,7 @@ impl FileSystems {
             Ok(_) => "",
             Err(FilesError::TimedOut(_)) => "mountpoint timeout",
             Err(FilesError::NotFound(_)) => "no such file or directory",
-            Err(FilesError::Io(text)) => reason(text),
+            Err(FilesError::Io(text)) => &reason(text),
             Err(FilesError::Denied(_)) => "permission denied",
             Err(_) => "input/output error",
         };
@@ -139,9 +139,11 @@ impl FileSystems {
     }
 }
 
-/// What the system said, without the path before it.
-fn reason(text: &str) -> &str {
-    text.rsplit(": ").next().unwrap_or(text)
+/// The system's words alone, as node_exporter has them: without the path before them and the number behind, and
+/// small.
+fn reason(text: &str) -> String {
+    let words = text.rsplit(": ").next().unwrap_or(text);
+    words.split(" (os error").next().unwrap_or(words).to_lowercase()
 }
 
 /// A line of mountinfo, proc_pid_mountinfo(5): id, parent, major:minor, root, mount point, options, optional fields, `-`,

@@ -103,6 +103,7 @@ fn same_as_node_exporter_on_a_captured_machine() {
 
     let theirs = oracle.scrape();
     let ours = Page::parse(&host.text());
+    assert!(ours.samples.len() > 300, "{} series", ours.samples.len());
     assert_eq!(differences(&theirs, &ours), Vec::<String>::new());
     for (series, value) in &ours.samples {
         let own = ["node_time_seconds", "node_filesystem_", "node_uname_info"];

@@ -1,4 +1,5 @@
 //! A real node_exporter as the oracle, and pages to compare.
+#![allow(clippy::unwrap_used)] // a test helper: what fails here fails the test
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
