@@ -154,7 +154,9 @@ fn refusal(address: &Address, status: &tonic::Status, broken: Option<ConnectErro
         | Code::NotFound => EnrollError::Refused { address, reason },
         Code::Unimplemented => EnrollError::Connect(ConnectError::NotPicket {
             address,
-            what: "it knows no enrolment (is this the port of the aggregator's [uplink] section?)".to_owned(),
+            what: format!(
+                "it offers no enrolment (is this the port of the aggregator's [uplink] section?): {reason}"
+            ),
         }),
         _ => match broken {
             Some(error) => EnrollError::Connect(error),

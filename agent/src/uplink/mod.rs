@@ -127,6 +127,8 @@ struct Uplink {
     turn: usize,
     /// Records that cannot be written to a stream, by life and sequence; the last one found.
     unsendable: Option<(u64, u64)>,
+    /// The record that came next when the aggregator last ended a stream over the protocol, and how often in a row.
+    suspect: Option<((u64, u64), u32)>,
 }
 
 impl Uplink {
@@ -145,6 +147,7 @@ impl Uplink {
             started_ms: session::now_ms(),
             turn: 0,
             unsendable: None,
+            suspect: None,
         }
     }
 

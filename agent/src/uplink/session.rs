@@ -33,6 +33,8 @@ const MAX_WINDOW: u32 = 4096;
 const MAX_DOWN_BYTES: usize = 4 << 20;
 /// Answers that wait to be sent; with more the aggregator is no longer listened to.
 const MAX_ANSWERS: usize = 16;
+/// Streams that may end over one record.
+const MAX_REFUSALS: u32 = 3;
 /// Files of the operator's own are looked at this often while connected.
 const RELOAD: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -276,7 +278,12 @@ impl<'u> Session<'u> {
                 }
                 Ok(())
             }
-            Some(Down::Goodbye(goodbye)) => Err(UplinkError::of_goodbye(&goodbye)),
+            Some(Down::Goodbye(goodbye)) => {
+                if goodbye.reason == "protocol" {
+                    self.suspect();
+                }
+                Err(UplinkError::of_goodbye(&goodbye))
+            }
             Some(Down::Welcome(_)) => Err(UplinkError::Protocol { what: "it said Welcome twice".to_owned() }),
             // A message of a later version: nothing depends on it.
             None => Ok(()),
@@ -304,6 +311,23 @@ impl<'u> Session<'u> {
             self.uplink.status.acked(ack.sequence);
         }
         Ok(())
+    }
+
+    /// One record that the aggregator cannot take must not hold up all those behind it for ever: what is the first
+    /// unacknowledged one each time is left out in the end.
+    fn suspect(&mut self) {
+        let Some(first) = self.in_flight.front().copied() else { return };
+        let times = match self.uplink.suspect {
+            Some((suspect, times)) if suspect == first => times + 1,
+            _ => 1,
+        };
+        self.uplink.suspect = Some((first, times));
+        if times >= MAX_REFUSALS {
+            let (life, sequence) = first;
+            warn!(life, sequence, "the aggregator ended {times} streams over this record: it is left out");
+            self.uplink.unsendable = Some(first);
+            self.uplink.status.unsendable();
+        }
     }
 
     fn renewed(&mut self, outcome: Result<(), RenewError>) {

@@ -31,6 +31,8 @@ pub(super) struct Behaviour {
     pub refuse: Option<(tonic::Code, &'static str)>,
     /// Acknowledge this much more than was sent.
     pub lie: u64,
+    /// A sequence that breaks the protocol.
+    pub poison: u64,
 }
 
 impl Default for Behaviour {
@@ -46,6 +48,7 @@ impl Default for Behaviour {
             renew: None,
             refuse: None,
             lie: 0,
+            poison: 0,
         }
     }
 }
@@ -256,6 +259,10 @@ impl Reading {
             Up::Definitions(definitions) => {
                 let life = self.life;
                 self.log(|log| log.definitions.push((life, definitions)));
+            }
+            Up::Batch(batch) if batch.sequence == behaviour.poison => {
+                let reason = "protocol".to_owned();
+                self.say(Down::Goodbye(v1::Goodbye { reason, message: "poison".into() })).await;
             }
             Up::Batch(batch) => {
                 self.batch(batch);

@@ -180,6 +180,20 @@ async fn what_cannot_be_sent_is_left_out_and_counted() {
 }
 
 #[tokio::test]
+async fn a_record_that_the_aggregator_cannot_take_does_not_hold_up_the_others() {
+    let aggregator = Aggregator::start(Behaviour { poison: 3, window: 1, ..Behaviour::default() }).await;
+    let node = Node::start(&aggregator);
+    for n in 1..=5 {
+        node.append_simple(n).await;
+    }
+    node.pending(0).await;
+    assert_eq!(aggregator.streams(), 4);
+    assert_eq!(aggregator.look(3, |log| log.batches.clone()), Some(vec![(LIFE, 4), (LIFE, 5)]));
+    assert_eq!(node.status.unsendable_records(), 1);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn samples_with_times_of_their_own_and_events_travel() {
     let aggregator = Aggregator::start(Behaviour::default()).await;
     let node = Node::start(&aggregator);
