@@ -2,8 +2,8 @@
 //!
 //! Both sides remember the stream: the lists of series they have seen (a list seen before costs a few bits), and of
 //! each series its last value and how it moves. A value is written as a whole number in a form that gives the same
-//! float back bit by bit ([`number`]), as its difference to what was expected of it ([`series`]), and by its
-//! probability ([`range_coder`]): a value that stays as it was, as most of a node's do, costs a hundredth of a bit.
+//! float back bit by bit (`number.rs`), as its difference to what was expected of it (`series.rs`), and by its
+//! probability (`range_coder.rs`): a value that stays as it was, as most of a node's do, costs a hundredth of a bit.
 //! A general compressor behind such columns needs a window of the stream's past for each stream; this needs 24 bytes a
 //! series and 5 KiB a stream, and writes less.
 //!

@@ -1,5 +1,5 @@
 //! What the spool asks of a disk: one folder of files. There are three: the real one, one in memory for agents that
-//! may write nowhere ([`crate::memory`]), and the tests' faulty one.
+//! may write nowhere (`memory.rs`), and the tests' faulty one.
 
 use std::fs;
 use std::io;

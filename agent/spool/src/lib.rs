@@ -12,7 +12,7 @@
 //!   fsync. Acknowledgements may be forgotten, then records come twice: the receiver knows them by life and sequence.
 //!
 //! On disk, one folder: `lock`, held by the one agent that uses it; `position`, what is acknowledged and lost
-//! ([`position`]); segments `seg-<number>.spool` of one life each ([`format`]), which begin with what the caller gives
+//! (`position.rs`); segments `seg-<number>.spool` of one life each (`format.rs`), which begin with what the caller gives
 //! as a header, so that each can be understood without those before it. That is also why nothing behind a damaged
 //! record of a segment is used: it may lean on what the damaged one said. Other files are left alone.
 

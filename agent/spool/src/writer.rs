@@ -113,7 +113,10 @@ impl Writer {
     fn pause(&self, wait: Duration) {
         let state = self.shared.lock();
         let wake = &self.shared.wake;
-        drop(wake.wait_timeout_while(state, wait, |state| !state.closing).unwrap_or_else(PoisonError::into_inner));
+        drop(
+            wake.wait_timeout_while(state, wait, |state| !state.closing)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// Fills the buffer. Returns how much of it is a new segment's head.

@@ -147,3 +147,61 @@ fn the_bounds_hold() {
         short,
     ]);
 }
+
+/// A node like those that are measured: most series stand, counters count with noise, memory moves by pages.
+#[test]
+fn a_busy_node_is_small_on_the_wire() {
+    const SERIES: u32 = 520;
+    const TICKS: usize = 120;
+    let mut seed = 7_u64;
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut counts: Vec<u64> = (0..SERIES).map(|_| random(1 << 30)).collect();
+    let mut blocks: Vec<Block> = Vec::new();
+    for tick in 0..TICKS {
+        let values = counts.iter_mut().zip(0..SERIES).map(|(count, series)| match series % 10 {
+            // Processor seconds, in hundredths.
+            0 | 1 => {
+                *count += 700 + random(200);
+                *count as f64 / 100.0
+            }
+            // Bytes of network and disks.
+            2 => {
+                *count += random(3_000_000);
+                *count as f64
+            }
+            // Memory, by pages.
+            3 => {
+                *count = (*count).saturating_add(random(400)).saturating_sub(200);
+                *count as f64 * 4096.0
+            }
+            // What counts now and then; pressure in microseconds.
+            4 => {
+                *count += u64::from(random(4) == 0);
+                *count as f64
+            }
+            5 if series < 60 => {
+                *count += random(5000);
+                *count as f64 / 1e6
+            }
+            // The clock, and a few floats of any kind.
+            6 if series < 40 => random(1 << 52) as f64 / 1e13,
+            _ => *count as f64,
+        });
+        let values = values.collect();
+        let time = 1_700_000_000_000 + tick as i64 * 15_000 + random(3) as i64;
+        blocks.push((time, (0..SERIES).collect(), values, None));
+    }
+    let sizes: Vec<usize> = check(&blocks).iter().map(Vec::len).collect();
+    let steady: usize = sizes[10..].iter().sum();
+    let each = steady as f64 / ((TICKS - 10) as f64 * f64::from(SERIES));
+    let raw = SERIES as f64 * 8.0;
+    println!(
+        "first block {} bytes; then {each:.3} bytes a sample ({:.1} times less)",
+        sizes[0],
+        raw / each / f64::from(SERIES)
+    );
+    assert!(each < 1.0, "{each:.3} bytes a sample");
+}

@@ -3,8 +3,8 @@ mod disk;
 mod faults;
 mod model;
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
