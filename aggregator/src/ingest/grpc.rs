@@ -49,7 +49,9 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         if request.uri().path() != METHOD {
-            return Box::pin(std::future::ready(Ok(tonic::Status::unimplemented("no such method").into_http())));
+            return Box::pin(std::future::ready(Ok(
+                tonic::Status::unimplemented("no such method").into_http()
+            )));
         }
         let method = Method(self.service.clone());
         Box::pin(async move {

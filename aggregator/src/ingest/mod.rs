@@ -134,8 +134,9 @@ impl UplinkService {
         views.into_iter().map(|view| self.inner.status(view)).collect()
     }
 
-    pub fn node(&self, id: &NodeId) -> Option<NodeStatus> {
-        let view = self.inner.store.node(id, self.inner.options.clock.now_ms())?;
+    pub fn node(&self, name: &str) -> Option<NodeStatus> {
+        let id = NodeId::new(name).ok()?;
+        let view = self.inner.store.node(&id, self.inner.options.clock.now_ms())?;
         Some(self.inner.status(view))
     }
 

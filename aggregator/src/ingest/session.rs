@@ -155,7 +155,11 @@ impl AgentClock {
         let stepped_back = self.last_ms.is_some_and(|last| agent_ms < last.saturating_sub(CLOCK_STEP_MS));
         self.last_ms = Some(agent_ms);
         let skew_ms = match self.skew_ms {
-            Some(skew) if !stepped_back && agent_ms.saturating_add(skew) <= now_ms.saturating_add(CLOCK_STEP_MS) => skew,
+            Some(skew)
+                if !stepped_back && agent_ms.saturating_add(skew) <= now_ms.saturating_add(CLOCK_STEP_MS) =>
+            {
+                skew
+            }
             _ => now_ms.saturating_sub(agent_ms),
         };
         self.skew_ms = Some(skew_ms);
@@ -177,7 +181,11 @@ impl Shared {
     }
 
     /// Queues a command. `None`: too many wait, or the stream has ended.
-    pub fn command(&self, id: u64, command: v1::command::Command) -> Option<oneshot::Receiver<v1::CommandResult>> {
+    pub fn command(
+        &self,
+        id: u64,
+        command: v1::command::Command,
+    ) -> Option<oneshot::Receiver<v1::CommandResult>> {
         let (answer, receiver) = oneshot::channel();
         let mut control = lock(&self.control);
         if control.ended || control.waiting.len() >= MAX_COMMANDS {
@@ -199,7 +207,10 @@ impl Shared {
     /// Ends the stream if it is past its time.
     pub fn check(&self, now_ms: i64, options: &Options) {
         if now_ms >= self.not_after_ms.load(Ordering::Relaxed) {
-            self.end("expired", "the certificate of this stream has ended; connect with a renewed one, or enrol again");
+            self.end(
+                "expired",
+                "the certificate of this stream has ended; connect with a renewed one, or enrol again",
+            );
         } else if !self.greeted.load(Ordering::Relaxed)
             && now_ms.saturating_sub(self.opened_ms) > crate::clock::millis(options.hello_timeout)
         {
@@ -220,7 +231,9 @@ impl Session {
         let certificates = connection.and_then(|c| c.certificates.as_deref()).unwrap_or_default();
         let peer = inner.admission.admit(certificates)?;
         if connection.is_some_and(|c| !c.trust()) {
-            return Err(Status::resource_exhausted("the aggregator has all the connections it may have; try later"));
+            return Err(Status::resource_exhausted(
+                "the aggregator has all the connections it may have; try later",
+            ));
         }
         let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::new(Shared {
@@ -335,7 +348,12 @@ impl Session {
         Ok(())
     }
 
-    fn batch(&mut self, node: &Arc<NodeState>, batch: v1::Batch, cx: &mut Context<'_>) -> Result<(), Violation> {
+    fn batch(
+        &mut self,
+        node: &Arc<NodeState>,
+        batch: v1::Batch,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Violation> {
         let current = self.current.as_mut().ok_or(Violation::NoLife { what: "a batch" })?;
         if batch.sequence == 0 {
             return Err(Violation::Sequence);
@@ -398,7 +416,8 @@ impl Session {
 
     /// Records a batch's events off this thread; the batch goes on when they are durable.
     fn record(&mut self, prepared: Box<Prepared>) {
-        let (sink, peer, events) = (Arc::clone(&self.inner.events), Arc::clone(&self.peer), Arc::clone(&prepared.events));
+        let (sink, peer, events) =
+            (Arc::clone(&self.inner.events), Arc::clone(&self.peer), Arc::clone(&prepared.events));
         let (life, sequence) = (prepared.life, prepared.sequence);
         let handle = tokio::task::spawn_blocking(move || sink.record(&peer.node, life, sequence, &events));
         self.waiting = Some(Waiting::Events(handle, prepared));
@@ -564,7 +583,9 @@ impl Session {
 
     /// The agent has ended its side and has all its acknowledgements.
     fn is_drained(&self) -> bool {
-        self.inbound.is_none() && self.waiting.is_none() && self.lives.iter().all(|l| l.acknowledged >= l.received)
+        self.inbound.is_none()
+            && self.waiting.is_none()
+            && self.lives.iter().all(|l| l.acknowledged >= l.received)
     }
 
     fn goodbye(&mut self, cx: &mut Context<'_>) -> Option<v1::Goodbye> {
@@ -642,4 +663,31 @@ impl Drop for Session {
 
 fn unix_ms(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_clock() {
+        const HOUR: i64 = 3_600_000;
+        // (the agent's time, ours, when it was by ours); the agent is an hour behind.
+        let check = |steps: &[(i64, i64, i64)]| {
+            let mut clock = AgentClock { skew_ms: Some(HOUR), last_ms: None };
+            for &(agent, now, want) in steps {
+                assert_eq!(clock.ours(agent, now), want, "{steps:?}");
+            }
+        };
+        let live = (0, HOUR + 5, HOUR);
+        check(&[live, (1000, HOUR + 1000, HOUR + 1000)]);
+        // A backlog is old, up to where it ends.
+        check(&[(-5 * HOUR, HOUR, -4 * HOUR), (-4 * HOUR, HOUR, -3 * HOUR), live]);
+        // Set back two hours, set forward two hours: what comes first after that is taken for live.
+        check(&[live, (-2 * HOUR, HOUR + 10, HOUR + 10), (-2 * HOUR + 15, HOUR + 30, HOUR + 25)]);
+        check(&[live, (2 * HOUR, HOUR + 10, HOUR + 10), (2 * HOUR + 15, HOUR + 30, HOUR + 25)]);
+        // A little ahead is now.
+        check(&[live, (500, HOUR + 100, HOUR + 100)]);
+        check(&[(i64::MIN, 0, i64::MIN + HOUR), (i64::MAX, 0, 0)]);
+    }
 }

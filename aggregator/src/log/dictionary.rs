@@ -7,7 +7,9 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use picket_proto::model::{MetricType, NodeId};
 
 use super::Entry;
-use super::frame::{self, BATCH, BatchHead, FAMILY, INLINE, NODE, SERIES, SHAPE, put_bytes, put_i64, put_u32};
+use super::frame::{
+    self, BATCH, BatchHead, FAMILY, INLINE, NODE, SERIES, SHAPE, put_bytes, put_i64, put_u32,
+};
 use crate::store::{FamilyEntry, Node, Resolved, read};
 
 /// Lists of series kept a node and segment, measured in slots per series of the node: agents send the same few lists

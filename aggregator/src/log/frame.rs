@@ -27,7 +27,9 @@ pub fn begin(out: &mut Vec<u8>, kind: u8) -> usize {
 }
 
 pub fn end(out: &mut [u8], at: usize) {
-    let Some((head, payload)) = out.get_mut(at..).and_then(|frame| frame.split_at_mut_checked(8)) else { return };
+    let Some((head, payload)) = out.get_mut(at..).and_then(|frame| frame.split_at_mut_checked(8)) else {
+        return;
+    };
     let crc = crc32fast::hash(payload).to_le_bytes();
     let length = (payload.len() as u32).to_le_bytes();
     for (to, from) in head.iter_mut().zip(length.iter().chain(&crc)) {

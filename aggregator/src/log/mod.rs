@@ -41,6 +41,9 @@ use crate::store::{Node, Resolved, lock};
 use segment::SegmentInfo;
 use watermarks::Watermarks;
 
+/// A task that asks for room again and again is listed about once.
+const WAITING_LOOKED_AT: usize = 64;
+
 #[derive(Debug, Clone)]
 pub struct LogOptions {
     /// Made when missing.
@@ -123,8 +126,8 @@ pub struct LogStatus {
 pub struct Log {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Held for as long as the log is open.
-    _lock: std::fs::File,
+    /// Held until the log is closed.
+    folder: Mutex<Option<std::fs::File>>,
 }
 
 struct Shared {
@@ -171,7 +174,10 @@ impl Log {
         threads.push(spawn("log-writer", Box::new(move || writer.run()))?);
         let compressor = Arc::clone(&shared);
         threads.push(spawn("log-compress", Box::new(move || writer::compress(&compressor)))?);
-        Ok((Arc::new(Self { shared, threads: Mutex::new(threads), _lock: guard }), recovered))
+        Ok((
+            Arc::new(Self { shared, threads: Mutex::new(threads), folder: Mutex::new(Some(guard)) }),
+            recovered,
+        ))
     }
 
     /// Puts a batch in the queue; never blocks. Ask [`Log::poll_room`] before: the queue's bound is kept by its callers,
@@ -196,7 +202,9 @@ impl Log {
         if queue.bytes < self.shared.options.queue_bytes && !queue.closing {
             return Poll::Ready(());
         }
-        queue.waiting.push(cx.waker().clone());
+        if !queue.waiting.iter().rev().take(WAITING_LOOKED_AT).any(|w| w.will_wake(cx.waker())) {
+            queue.waiting.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 
@@ -224,7 +232,8 @@ impl Log {
         LogStatus { bytes, segments, queued_bytes, stalled: lock(&self.shared.stalled).clone() }
     }
 
-    /// Writes what waits, and ends the threads. What the disk refuses stays unacknowledged. Blocking; idempotent.
+    /// Writes what waits, ends the threads and lets go of the folder. What the disk refuses stays unacknowledged. Blocking;
+    /// idempotent.
     pub fn close(&self) {
         lock(&self.shared.queue).closing = true;
         self.shared.wake.notify_all();
@@ -236,6 +245,7 @@ impl Log {
                 tracing::error!("a thread of the log ended by a panic");
             }
         }
+        *lock(&self.folder) = None;
     }
 }
 

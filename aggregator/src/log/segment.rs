@@ -62,7 +62,12 @@ pub(super) fn paths(shared: &Shared) -> Vec<SegmentPath> {
     let dir = shared.options.dir.clone();
     lock(&shared.segments)
         .iter()
-        .map(|(&id, info)| SegmentPath { dir: dir.clone(), id, packed: info.packed, newest_ms: info.newest_ms })
+        .map(|(&id, info)| SegmentPath {
+            dir: dir.clone(),
+            id,
+            packed: info.packed,
+            newest_ms: info.newest_ms,
+        })
         .collect()
 }
 
@@ -95,7 +100,9 @@ fn open(path: &Path, packed: bool) -> Option<Source> {
 }
 
 /// Lists the folder, reads every segment that the checkpoint doesn't cover, and cuts the torn tail of the last.
-pub fn recover(options: &LogOptions) -> Result<(Recovered, BTreeMap<u64, SegmentInfo>, Watermarks), LogError> {
+pub fn recover(
+    options: &LogOptions,
+) -> Result<(Recovered, BTreeMap<u64, SegmentInfo>, Watermarks), LogError> {
     let dir = &options.dir;
     let mut segments = list(dir)?;
     let mut marks = match Watermarks::load(dir) {
@@ -128,7 +135,8 @@ pub fn recover(options: &LogOptions) -> Result<(Recovered, BTreeMap<u64, Segment
         }
     }
     segments.retain(|id, _| !gone.contains(id));
-    metrics::counter!(telemetry::CORRUPT).increment(recovered.corrupt_frames + u64::from(recovered.torn_bytes > 0));
+    metrics::counter!(telemetry::CORRUPT)
+        .increment(recovered.corrupt_frames + u64::from(recovered.torn_bytes > 0));
     if recovered.corrupt_frames > 0 {
         tracing::warn!(frames = recovered.corrupt_frames, dir = %dir.display(), "damaged frames in the log were skipped: their samples are lost");
     }
@@ -185,7 +193,8 @@ fn scan(file: &Path, packed: bool, marks: &mut Watermarks) -> Scan {
                 let mut fields = Fields(&frames.payload);
                 match fields.u8() {
                     Some(NODE) => {
-                        if let (Some(number), Some(Ok(node))) = (fields.u32(), fields.str().map(NodeId::new)) {
+                        if let (Some(number), Some(Ok(node))) = (fields.u32(), fields.str().map(NodeId::new))
+                        {
                             nodes.insert(number, node);
                         }
                     }

@@ -118,7 +118,10 @@ impl Writer {
         let text = error.to_string();
         let before = lock(&self.shared.stalled).replace(text.clone());
         if before.as_ref() != Some(&text) {
-            tracing::error!(error = text, "the log can't be written: nothing is acknowledged and agents keep their data until this is mended; free or repair the disk");
+            tracing::error!(
+                error = text,
+                "the log can't be written: nothing is acknowledged and agents keep their data until this is mended; free or repair the disk"
+            );
         }
         self.abandon();
     }
@@ -152,9 +155,10 @@ impl Writer {
         }
         let path = || segment::raw_path(&self.shared.options.dir, active.id);
         let written = (&active.file).write_all(&self.buffer);
-        let written = written.map_err(|source| WriteError { what: "write", path: path(), source }).and_then(|()| {
-            active.file.sync_data().map_err(|source| WriteError { what: "sync", path: path(), source })
-        });
+        let written =
+            written.map_err(|source| WriteError { what: "write", path: path(), source }).and_then(|()| {
+                active.file.sync_data().map_err(|source| WriteError { what: "sync", path: path(), source })
+            });
         if written.is_ok() {
             active.bytes += self.buffer.len() as u64;
             metrics::counter!(telemetry::SYNCS).increment(1);
@@ -230,7 +234,8 @@ impl Writer {
         let now_ms = self.shared.options.clock.now_ms();
         let max_age_ms = MAX_SEGMENT_AGE_MS.min(crate::clock::millis(self.shared.options.max_age) / 4);
         let due = self.active.as_ref().is_some_and(|active| {
-            active.bytes >= self.shared.options.segment_bytes || now_ms.saturating_sub(active.began_ms) > max_age_ms
+            active.bytes >= self.shared.options.segment_bytes
+                || now_ms.saturating_sub(active.began_ms) > max_age_ms
         });
         if due {
             self.seal();
@@ -246,7 +251,9 @@ impl Writer {
             match marks.save(&self.shared.options.dir, active.id) {
                 Ok(()) => marks.covered = active.id,
                 // The segments stay until a later checkpoint covers them.
-                Err(error) => tracing::warn!(%error, "cannot write the log's checkpoint; the next rotation tries again"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write the log's checkpoint; the next rotation tries again")
+                }
             }
         }
         if let Some(info) = lock(&self.shared.segments).get_mut(&active.id) {

@@ -5,6 +5,7 @@
 //! didn't give is said to be missing, since the format's linter wants one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use picket_proto::model::MetricType;
@@ -108,7 +109,9 @@ impl Exposition {
     }
 
     /// The same as a stream, for a response body.
-    pub fn into_stream(self) -> impl futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
+    pub fn into_stream(
+        self,
+    ) -> impl futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
         futures_util::stream::iter(self.map(Ok))
     }
 
@@ -157,7 +160,11 @@ impl Exposition {
                 .iter()
                 .find_map(|suffix| family.name.strip_suffix(suffix))
                 .is_some_and(|short| self.store.registry.contains(short));
-        push_header(out, &family.name, type_of(family), &meta.unit, &meta.help, self.open_metrics, shadowed);
+        let metric_type = match type_of(family) {
+            MetricType::StateSet if family.loose.load(Ordering::Relaxed) => MetricType::Gauge,
+            metric_type => metric_type,
+        };
+        push_header(out, &family.name, metric_type, &meta.unit, &meta.help, self.open_metrics, shadowed);
     }
 
     fn push_own(&self, name: &'static str, out: &mut Vec<u8>) {
@@ -179,7 +186,13 @@ impl Exposition {
             };
             series.clear();
             let node = view.node.as_str();
-            text::push_series(&mut series, name, picket_proto::model::Part::Value, node, [("node", node)].into_iter());
+            text::push_series(
+                &mut series,
+                name,
+                picket_proto::model::Part::Value,
+                node,
+                [("node", node)].into_iter(),
+            );
             let parsed = std::str::from_utf8(&series).ok().and_then(text::parse);
             if !parsed.is_some_and(|parsed| selector::any(&self.selectors, name, &parsed)) {
                 continue;

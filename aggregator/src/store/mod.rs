@@ -44,6 +44,8 @@ pub struct StoreOptions {
     pub reclaim_after: Duration,
     /// Series a node may have; more are refused and counted.
     pub max_series_per_node: usize,
+    /// Families a node may bring in its whole time.
+    pub max_families_per_node: usize,
     /// Bytes that the texts of a node's series may take, labels included.
     pub max_text_bytes_per_node: usize,
 }
@@ -54,7 +56,8 @@ impl Default for StoreOptions {
             stale_after: Duration::from_secs(300),
             reclaim_after: Duration::from_secs(3600),
             max_series_per_node: 1_000_000,
-            max_text_bytes_per_node: 512 << 20,
+            max_families_per_node: 20_000,
+            max_text_bytes_per_node: 256 << 20,
         }
     }
 }
@@ -62,7 +65,9 @@ impl Default for StoreOptions {
 /// Why a family or a series was not taken. The stream goes on; its samples are dropped and counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the family {name} is {held:?} in this fleet and was offered as {offered:?}; the first type stays while any series of it lives")]
+    #[error(
+        "the family {name} is {held:?} in this fleet and was offered as {offered:?}; the first type stays while any series of it lives"
+    )]
     TypeClash { name: String, held: MetricType, offered: MetricType },
     #[error("the family {name} would have series named like those of {other}")]
     NameClash { name: String, other: String },
@@ -72,11 +77,17 @@ pub enum Refusal {
     Invalid(#[from] picket_proto::model::InvalidName),
     #[error("a series of {family} has {bytes} bytes of labels, {max} are allowed")]
     TooLong { family: String, bytes: usize, max: usize },
-    #[error("the node has all the series it may have: {series}")]
-    Quota { series: usize },
+    #[error(
+        "the node has all it may have: {families} families, {series} series, {text_bytes} bytes of labels"
+    )]
+    Quota { families: usize, series: usize, text_bytes: usize },
 }
 
 impl Refusal {
+    fn quota(room: node::Room) -> Self {
+        Self::Quota { families: room.families, series: room.series, text_bytes: room.text_bytes }
+    }
+
     /// A word for counters.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -199,14 +210,19 @@ impl Store {
                 if found.len() >= limit {
                     return false;
                 }
-                let parsed = text::parse(series).filter(|parsed| selector::any(selectors, &family.name, parsed));
+                let parsed =
+                    text::parse(series).filter(|parsed| selector::any(selectors, &family.name, parsed));
                 if let Some(parsed) = parsed.filter(|_| live) {
                     found.push(SeriesView {
                         node: node.id().clone(),
                         name: parsed.name.to_owned(),
                         metric_type: picket_proto::model::type_word(node::type_of(family), true),
                         unit: Arc::clone(&read(&family.meta).unit),
-                        labels: parsed.labels.into_iter().map(|(n, v)| (n.to_owned(), v.into_owned())).collect(),
+                        labels: parsed
+                            .labels
+                            .into_iter()
+                            .map(|(n, v)| (n.to_owned(), v.into_owned()))
+                            .collect(),
                         value,
                         timestamp_ms,
                     });
@@ -254,14 +270,10 @@ impl Store {
     ) -> bool {
         let Ok(entry) = self.registry.admit(family, self.cutoff_s(fresh_ms)) else { return false };
         let node = self.know(id);
-        let block = node.block_for(&entry);
-        let room = node::Room {
-            series: self.options.max_series_per_node,
-            text_bytes: self.options.max_text_bytes_per_node,
-        };
+        let Ok(block) = node.block_for(&entry, self.room()) else { return false };
         let slot = {
             let mut inner = lock(&node.inner);
-            node.slot_for(&mut inner, block, series.as_bytes(), room)
+            node.slot_for(&mut inner, block, series.as_bytes(), self.room())
         };
         let Ok((slot, _)) = slot else { return false };
         let own = [timestamp_ms];
@@ -269,6 +281,14 @@ impl Store {
         node.apply(&[slot], &[value], times_ms, Stamp { timestamp_ms, fresh_ms, in_order: true });
         node.received_ms.fetch_max(fresh_ms, Ordering::Relaxed);
         true
+    }
+
+    fn room(&self) -> node::Room {
+        node::Room {
+            families: self.options.max_families_per_node,
+            series: self.options.max_series_per_node,
+            text_bytes: self.options.max_text_bytes_per_node,
+        }
     }
 
     fn node_list(&self) -> Vec<Arc<Node>> {
@@ -290,7 +310,9 @@ impl Store {
     fn is_up(&self, node: &Node, now_ms: i64) -> bool {
         let stale_ms = i64::try_from(self.options.stale_after.as_millis()).unwrap_or(i64::MAX);
         let received = node.received_ms.load(Ordering::Relaxed);
-        node.connected.load(Ordering::Relaxed) > 0 && received != 0 && now_ms.saturating_sub(received) <= stale_ms
+        node.connected.load(Ordering::Relaxed) > 0
+            && received != 0
+            && now_ms.saturating_sub(received) <= stale_ms
     }
 
     /// Unix seconds: a series that was last fresh before them is stale.

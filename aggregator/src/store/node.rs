@@ -75,8 +75,8 @@ pub(super) struct Table {
 }
 
 impl Block {
-    pub fn name(&self) -> &Arc<str> {
-        &self.family.name
+    pub fn family(&self) -> &Arc<FamilyEntry> {
+        &self.family
     }
 }
 
@@ -183,12 +183,13 @@ impl Node {
         lock(&self.inner).tables.retain(|t| t.id != id);
     }
 
-    /// The block of a family, made and announced to the family when new. Takes the node's lock itself.
-    pub(super) fn block_for(self: &Arc<Self>, family: &Arc<FamilyEntry>) -> u32 {
+    /// The block of a family, made and announced to the family when new; it stays for as long as the node. Takes the node's lock itself.
+    pub(super) fn block_for(self: &Arc<Self>, family: &Arc<FamilyEntry>, room: Room) -> Result<u32, Full> {
         let (block, new) = {
             let mut inner = lock(&self.inner);
             match inner.block_of.get(&family.name) {
                 Some(&block) => (block, false),
+                None if inner.blocks.len() >= room.families => return Err(Full),
                 None => {
                     let block = inner.blocks.len() as u32;
                     inner.blocks.push(Block {
@@ -205,7 +206,7 @@ impl Node {
         if new {
             write(&family.holders).push(Holder { node: Arc::clone(self), block });
         }
-        block
+        Ok(block)
     }
 
     /// Finds or makes the slot of a series text. `Err`: no room. The flag says that it was made.
@@ -217,7 +218,9 @@ impl Node {
         room: Room,
     ) -> Result<(u32, bool), Full> {
         let hash = self.hasher.hash_one(series);
-        if let Some(&slot) = inner.index.find(hash, |&slot| inner.series(slot).is_some_and(|(_, s)| s == series)) {
+        if let Some(&slot) =
+            inner.index.find(hash, |&slot| inner.series(slot).is_some_and(|(_, s)| s == series))
+        {
             return Ok((slot, false));
         }
         if inner.places.len() >= room.series || inner.text_bytes + series.len() > room.text_bytes {
@@ -273,7 +276,8 @@ impl Node {
         let mut inner = lock(&self.inner);
         let Inner { stamps, fresh, .. } = &mut *inner;
         for &slot in slots {
-            if let (Some(stamp), Some(fresh)) = (stamps.get_mut(slot as usize), fresh.get_mut(slot as usize)) {
+            if let (Some(stamp), Some(fresh)) = (stamps.get_mut(slot as usize), fresh.get_mut(slot as usize))
+            {
                 *stamp = doubled(timestamp_ms).max(*stamp & !1);
                 *fresh = 0;
             }
@@ -339,9 +343,15 @@ impl Node {
     }
 
     /// Tells every series: family, text, value, time, and whether it is live.
-    pub(super) fn each(&self, cutoff_s: u32, mut tell: impl FnMut(&FamilyEntry, &str, f64, i64, bool) -> bool) {
+    pub(super) fn each(
+        &self,
+        cutoff_s: u32,
+        mut tell: impl FnMut(&FamilyEntry, &str, f64, i64, bool) -> bool,
+    ) {
         let inner = lock(&self.inner);
-        for (slot, ((&value, &stamp), &fresh)) in inner.values.iter().zip(&inner.stamps).zip(&inner.fresh).enumerate() {
+        for (slot, ((&value, &stamp), &fresh)) in
+            inner.values.iter().zip(&inner.stamps).zip(&inner.fresh).enumerate()
+        {
             let Some((block, series)) = inner.series(slot as u32) else { continue };
             let Ok(series) = std::str::from_utf8(series) else { continue };
             if fresh != 0 && !tell(&block.family, series, value, stamp >> 1, fresh >= cutoff_s) {
@@ -410,7 +420,8 @@ impl Node {
             }
         }
         let Inner { index, places, blocks, .. } = inner;
-        let hash = |slot: u32| self.hasher.hash_one(series_of(places, blocks, slot).map_or(&[][..], |(_, s)| s));
+        let hash =
+            |slot: u32| self.hasher.hash_one(series_of(places, blocks, slot).map_or(&[][..], |(_, s)| s));
         *index = HashTable::with_capacity(next as usize);
         for slot in 0..next {
             index.insert_unique(hash(slot), slot, |&slot| hash(slot));
@@ -430,6 +441,7 @@ impl Node {
 /// The most a node may hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
+    pub families: usize,
     pub series: usize,
     pub text_bytes: usize,
 }

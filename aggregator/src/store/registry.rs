@@ -1,6 +1,7 @@
 //! The families of the whole fleet: one name, one type. The first type wins as long as any series of the family is live;
 //! whoever brings another is refused and counted, so that no scrape ever shows a family with two types.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 
 use hashbrown::HashMap;
@@ -23,6 +24,8 @@ pub(crate) struct Registry {
 pub(crate) struct FamilyEntry {
     pub name: Arc<str>,
     pub meta: RwLock<Meta>,
+    /// A state set has a series without the label that is called like the family, which OpenMetrics wants of each.
+    pub loose: AtomicBool,
     /// The nodes that have series of it, and where.
     pub holders: RwLock<Vec<Holder>>,
 }
@@ -56,7 +59,11 @@ impl Registry {
                 return Ok(entry);
             }
             if !entry.is_vacant(cutoff_s) {
-                return Err(Refusal::TypeClash { name: family.name.clone(), held, offered: family.metric_type });
+                return Err(Refusal::TypeClash {
+                    name: family.name.clone(),
+                    held,
+                    offered: family.metric_type,
+                });
             }
             *write(&entry.meta) = Meta::of(family);
             return Ok(entry);
@@ -72,6 +79,7 @@ impl Registry {
             Arc::new(FamilyEntry {
                 name: Arc::clone(name),
                 meta: RwLock::new(Meta::of(family)),
+                loose: AtomicBool::new(false),
                 holders: RwLock::default(),
             })
         });
@@ -118,12 +126,16 @@ fn has_parts(metric_type: MetricType) -> bool {
 /// A family whose series would be named like another's `_bucket`, `_sum` or `_count`.
 fn parts_clash(families: &HashMap<Arc<str>, Arc<FamilyEntry>>, family: &Family) -> Option<String> {
     const PARTS: [&str; 3] = ["_bucket", "_sum", "_count"];
-    let base = PARTS.iter().find_map(|part| family.name.strip_suffix(part)).and_then(|base| families.get(base));
+    let base =
+        PARTS.iter().find_map(|part| family.name.strip_suffix(part)).and_then(|base| families.get(base));
     if let Some(base) = base.filter(|base| has_parts(read(&base.meta).metric_type)) {
         return Some(base.name.to_string());
     }
     if !has_parts(family.metric_type) {
         return None;
     }
-    PARTS.iter().map(|part| format!("{}{part}", family.name)).find(|name| families.contains_key(name.as_str()))
+    PARTS
+        .iter()
+        .map(|part| format!("{}{part}", family.name))
+        .find(|name| families.contains_key(name.as_str()))
 }

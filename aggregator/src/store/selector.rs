@@ -22,7 +22,9 @@ pub enum SelectorError {
     Empty(String),
     #[error("the selector {0:?} uses a regular expression; here only = and != are understood")]
     Regex(String),
-    #[error("the selector {text:?} can't be read at {at:?}; the form is name{{label=\"value\",other!=\"value\"}}")]
+    #[error(
+        "the selector {text:?} can't be read at {at:?}; the form is name{{label=\"value\",other!=\"value\"}}"
+    )]
     Syntax { text: String, at: String },
 }
 
@@ -39,7 +41,8 @@ impl Selector {
     }
 
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let syntax = |at: &str| SelectorError::Syntax { text: text.to_owned(), at: at.chars().take(40).collect() };
+        let syntax =
+            |at: &str| SelectorError::Syntax { text: text.to_owned(), at: at.chars().take(40).collect() };
         let trimmed = text.trim();
         let (name, body) = match trimmed.split_once('{') {
             None => (trimmed, None),

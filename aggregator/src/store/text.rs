@@ -211,7 +211,8 @@ mod tests {
         check(1.0, "1");
         check(-42.0, "-42");
         check(0.5, "0.5");
-        check(1e15, "1e15");
+        check(1e15, "1000000000000000.0");
+        check(1e17, "1e17");
         check(1.5e300, "1.5e300");
         check(f64::NAN, "NaN");
         check(f64::INFINITY, "+Inf");

@@ -1,9 +1,12 @@
 //! How a stream's definitions and batches get into the store: numbers of one agent life in, slots of the node out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use picket_proto::columns::Columns;
-use picket_proto::model::{Family, MAX_LABELS, MAX_LABEL_VALUE, MetricType, Part, check_label_name, check_part};
+use picket_proto::model::{
+    Family, MAX_LABEL_VALUE, MAX_LABELS, MetricType, Part, check_label_name, check_part,
+};
 
 use super::node::{FamilySlot, Guard, Node, Pin, REFUSED, Room, UNDEFINED};
 use super::{Refusal, Store, lock, telemetry, text};
@@ -82,10 +85,7 @@ impl Writer {
     /// Begins a message of definitions.
     pub fn define(&mut self, now_ms: i64) -> Definer<'_, '_> {
         Definer {
-            room: Room {
-                series: self.store.options.max_series_per_node,
-                text_bytes: self.store.options.max_text_bytes_per_node,
-            },
+            room: self.store.room(),
             cutoff_s: self.store.cutoff_s(now_ms),
             writer: self,
             guard: None,
@@ -204,9 +204,12 @@ impl<'d> Definer<'_, 'd> {
         self.guard = None;
         let admitted = Family::new(name, metric_type, unit, help)
             .map_err(Refusal::from)
-            .and_then(|family| self.writer.store.registry.admit(&family, self.cutoff_s));
+            .and_then(|family| self.writer.store.registry.admit(&family, self.cutoff_s))
+            .and_then(|entry| {
+                self.writer.node.block_for(&entry, self.room).map_err(|_| Refusal::quota(self.room))
+            });
         let slot = match admitted {
-            Ok(entry) => FamilySlot::Block { block: self.writer.node.block_for(&entry), metric_type },
+            Ok(block) => FamilySlot::Block { block, metric_type },
             Err(refusal) => {
                 self.refuse(refusal);
                 FamilySlot::Refused
@@ -256,21 +259,26 @@ impl<'d> Definer<'_, 'd> {
             FamilySlot::Undefined => return Err(DefineError::UndefinedFamily { series: number, family }),
             FamilySlot::Refused => Ok(None),
             FamilySlot::Block { block, metric_type } => {
-                let Some(name) = inner.blocks.get(block as usize).map(|b| Arc::clone(b.name())) else {
+                let Some(entry) = inner.blocks.get(block as usize).map(|b| Arc::clone(b.family())) else {
                     return Err(DefineError::Gone);
                 };
+                let name = &*entry.name;
                 let labels = labels.filter(|(_, value)| !value.is_empty());
-                check_series(&mut self.checked, &name, metric_type, part, labels.clone()).and_then(|()| {
+                check_series(&mut self.checked, name, metric_type, part, labels.clone()).and_then(|()| {
                     self.text.clear();
-                    text::push_series(&mut self.text, &name, part, writer.node.id.as_str(), labels);
+                    if metric_type == MetricType::StateSet && !labels.clone().any(|(label, _)| label == name)
+                    {
+                        entry.loose.store(true, Ordering::Relaxed);
+                    }
+                    text::push_series(&mut self.text, name, part, writer.node.id.as_str(), labels);
                     if self.text.len() > MAX_TEXT {
                         return Err(Refusal::TooLong {
-                            family: name.to_string(),
+                            family: name.to_owned(),
                             bytes: self.text.len(),
                             max: MAX_TEXT,
                         });
                     }
-                    let full = |_| Refusal::Quota { series: self.room.series };
+                    let full = |_| Refusal::quota(self.room);
                     writer.node.slot_for(inner, block, &self.text, self.room).map(Some).map_err(full)
                 })
             }
@@ -324,7 +332,11 @@ fn check_series<'d>(
     let mut before = "";
     for (count, (name, value)) in labels.enumerate() {
         if count >= MAX_LABELS || value.len() > MAX_LABEL_VALUE {
-            return Err(Refusal::TooLong { family: family.to_owned(), bytes: value.len(), max: MAX_LABEL_VALUE });
+            return Err(Refusal::TooLong {
+                family: family.to_owned(),
+                bytes: value.len(),
+                max: MAX_LABEL_VALUE,
+            });
         }
         if !checked.iter().any(|known| std::ptr::eq(*known, name)) {
             check_label_name(name)?;
