@@ -78,7 +78,7 @@ fn promtool_finds_nothing() {
 
 /// Names that are in use as they are and that promtool's linter finds fault with; node_exporter's own exposition and
 /// DCGM's have the same findings.
-const NAMES_OF_OTHERS: &[&str] = &["DCGM_FI_", "node_", "vllm:", "nvidia_gpu_", "litellm_"];
+const NAMES_OF_OTHERS: &[&str] = &["DCGM_FI_", "node_", "vllm:", "nvidia_gpu_", "litellm_", "llm_model_"];
 
 /// What node_exporter's `stat` collector gives beside the boot time, and what it says of itself: not ours to give.
 fn not_ours(name: &str) -> bool {

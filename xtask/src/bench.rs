@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::{build, command, parts, plugins, setup};
+use crate::{command, parts, plugins, setup};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -13,12 +13,30 @@ pub struct Args {
     args: Vec<String>,
 }
 
-/// Builds with the release profile and runs it.
+/// Builds what is measured with the release profile, and runs the bench.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
     setup::check(root)?;
-    parts::fetch(root)?;
+    parts::fetch_peers(root)?;
     plugins::build(root, &[])?;
-    build::compiler(root)?;
+    // Each apart: features of the one must not reach the other.
+    for build in [
+        &["build", "--release", "-p", "picket-agent", "-p", "picket-aggregator"][..],
+        &[
+            "build",
+            "--release",
+            "-p",
+            "picket-agent-host",
+            "--features",
+            "compile",
+            "--bin",
+            "picket-compile",
+        ],
+        &["build", "--release", "-p", "picket-agent-host", "--example", "collect-loop"],
+    ] {
+        command::run(&mut command::cargo(root, build))?;
+    }
+    let native = ["build", "--release", "-p", "picket-plugin-node", "--example", "native-collect-loop"];
+    command::run(&mut command::cargo(&root.join("plugins"), &native))?;
     let mut command = command::cargo(root, &["run", "--release", "--package", "benches", "--"]);
     command::run_ok(command.args(&args.args))
 }

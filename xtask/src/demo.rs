@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{Daemon, Interrupted, free_port, host_name, quoted};
+use crate::process::{self, Daemon, Interrupted, free_port, host_name, quoted};
 use crate::{build, command, setup};
 
 /// How long every node may take until its metrics are there.
@@ -238,21 +238,17 @@ impl Demo<'_> {
                 return Ok(());
             }
             let mut top = self.cli_command(&["top"])?.spawn().context("cannot start picket top")?;
-            while !interrupted.is_set() {
+            let mut outcome = Ok(());
+            while !interrupted.is_set() && outcome.is_ok() {
                 if top.try_wait()?.is_some() {
                     return Ok(());
                 }
-                self.still_running()?;
                 std::thread::sleep(Duration::from_millis(100));
+                outcome = self.still_running();
             }
-            // The terminal sent the interrupt to the table too.
-            let deadline = Instant::now() + Duration::from_secs(3);
-            while top.try_wait()?.is_none() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = top.kill();
-            top.wait()?;
-            return Ok(());
+            process::stop(&mut top, Duration::from_secs(3));
+            restore_terminal();
+            return outcome;
         }
         while !interrupted.is_set() {
             let table = self.cli(&["top", "--once"])?;
@@ -326,6 +322,13 @@ fn nodes(simulated: u16) -> Vec<Node> {
 fn shows(metrics: &str, node: &Node) -> bool {
     let instance = format!("instance=\"{}\"", node.name);
     metrics.lines().any(|line| line.starts_with(node.metric) && line.contains(&instance))
+}
+
+/// After a table that was stopped from outside: the usual screen, the cursor, line mode.
+fn restore_terminal() {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(b"\x1b[?1049l\x1b[?25h").and_then(|()| out.flush());
+    let _ = Command::new("stty").arg("sane").status();
 }
 
 /// Holds a token: for this user's eyes alone.

@@ -51,6 +51,22 @@ const PARTS: &[Part] = &[
     },
 ];
 
+/// What the benchmarks compare with, beside the parts of the tests.
+const PEERS: &[Part] = &[
+    Part {
+        name: "victoria-metrics",
+        file: "usr/bin/victoria-metrics",
+        on_path: &["victoria-metrics"],
+        sources: &[("sid", "victoria-metrics")],
+    },
+    Part {
+        name: "vmagent",
+        file: "usr/bin/vmagent",
+        on_path: &["vmagent"],
+        sources: &[("sid", "vmagent"), ("sid", "victoria-metrics")],
+    },
+];
+
 /// Fetches what is missing and prints where each part is.
 pub fn run(root: &Path) -> Result<bool> {
     fetch(root)?;
@@ -63,11 +79,34 @@ pub fn run(root: &Path) -> Result<bool> {
 
 /// Puts a link a part into `target/parts/bin`. Says what is missing; that alone is no error.
 pub fn fetch(root: &Path) -> Result<()> {
+    let missing = link(root, PARTS)?;
+    if !missing.is_empty() {
+        eprintln!(
+            "missing: {}. Tests that need them skip by name. Install Prometheus 3 (with promtool), \
+             node_exporter and libfaketime to run those too.",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// As [`fetch`], with the peers of the benchmarks.
+pub fn fetch_peers(root: &Path) -> Result<()> {
+    fetch(root)?;
+    let missing = link(root, PEERS)?;
+    if !missing.is_empty() {
+        eprintln!("missing: {}. Their columns stay empty.", missing.join(", "));
+    }
+    Ok(())
+}
+
+/// The names of those that can't be had.
+fn link(root: &Path, parts: &[Part]) -> Result<Vec<&'static str>> {
     let folder = build::target(root)?.join("parts");
     let bin = folder.join("bin");
     std::fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
     let mut missing = Vec::new();
-    for part in PARTS {
+    for part in parts {
         let link = bin.join(part.name);
         if link.exists() {
             continue;
@@ -85,14 +124,7 @@ pub fn fetch(root: &Path) -> Result<()> {
             }
         }
     }
-    if !missing.is_empty() {
-        eprintln!(
-            "missing: {}. Tests that need them skip by name. Install Prometheus 3 (with promtool), \
-             node_exporter and libfaketime to run those too.",
-            missing.join(", ")
-        );
-    }
-    Ok(())
+    Ok(missing)
 }
 
 fn from_debian(folder: &Path, part: &Part) -> Result<PathBuf> {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use wasm_encoder::{ComponentSection, CustomSection};
-use wit_component::ComponentEncoder;
+use wit_component::{ComponentEncoder, DecodedWasm};
 
 /// The component's custom section that holds the manifest.
 const SECTION: &str = "picket:manifest";
@@ -96,10 +96,26 @@ pub fn replace(file: &Path, content: &[u8]) -> Result<()> {
 pub fn componentize(module: &[u8], manifest: Option<&str>) -> Result<Vec<u8>> {
     let mut component = ComponentEncoder::default().module(module).and_then(|e| e.validate(true).encode())?;
     if let Some(manifest) = manifest {
+        check_imports(&component)?;
         let section = CustomSection { name: SECTION.into(), data: manifest.as_bytes().into() };
         section.append_to_component(&mut component);
     }
     Ok(component)
+}
+
+/// No other interface than ours, above all no WASI: a dependency that brings some in is found here and not on a node.
+fn check_imports(component: &[u8]) -> Result<()> {
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
+        bail!("it is no component");
+    };
+    let world = resolve.worlds.get(world).context("the component has no world")?;
+    let names = world.imports.keys().map(|key| resolve.name_world_key(key));
+    match names.into_iter().find(|name| !name.starts_with("picket:")) {
+        Some(name) => {
+            bail!("it imports {name}; a first-party plugin imports nothing but picket's interfaces")
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the agent will ask of it, as far as the text tells.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// How long a daemon may take to stop after it was asked to.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ impl Daemon {
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
     }
 
+    /// To its whole group.
     fn signal(&self, signal: Signal) {
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, signal);
@@ -73,6 +74,19 @@ impl Drop for Daemon {
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// Asks a process to end, and makes it end after `within`.
+pub fn stop(child: &mut Child, within: Duration) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let deadline = Instant::now() + within;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Set once the user (or the system) asked this program to end.

@@ -10,8 +10,19 @@ pub struct Room {
     pub never_links: &'static [&'static str],
 }
 
-const COMPILER: &[&str] =
-    &["cranelift*", "wasmtime-internal-cranelift", "rusqlite", "libsqlite3-sys", "picket-aggregator"];
+/// What a daemon on a node never links: a compiler (some data structures of Cranelift's belong to the runtime), and
+/// what is the aggregator's.
+const COMPILER: &[&str] = &[
+    "cranelift-codegen*",
+    "cranelift-frontend",
+    "cranelift-native",
+    "regalloc2",
+    "wasmtime-internal-cranelift",
+    "wasmtime-internal-winch",
+    "rusqlite",
+    "libsqlite3-sys",
+    "picket-aggregator",
+];
 const ENGINE: &[&str] = &["wasmtime*", "cranelift*", "picket-agent*"];
 
 pub const ROOMS: &[Room] = &[
@@ -39,7 +50,7 @@ pub const ROOMS: &[Room] = &[
         package: "picket",
         folder: "cli",
         may_name: &["picket-proto", "picket-agent-host", "picket-agent-services"],
-        never_links: &["picket-aggregator", "cranelift*"],
+        never_links: &["picket-aggregator", "cranelift-codegen*"],
     },
     Room {
         package: "picket-agent",
