@@ -1,5 +1,6 @@
 //! What a source sets is what the host gets, with as little crossing the border as can be.
 #![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::unwrap_used)] // what fails here fails the test
 
 use std::collections::BTreeMap;
 use std::time::Duration;
