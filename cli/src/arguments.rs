@@ -147,6 +147,11 @@ pub enum TokenCommand {
     Revoke { id: String },
 }
 
+/// What follows `picket enroll`: the agent's own arguments, among them a `--token` that is not this program's.
+pub fn enroll_arguments(mut line: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
+    (line.nth(1)? == "enroll").then(|| line.collect())
+}
+
 fn json_object(text: &str) -> Result<serde_json::Value, String> {
     match serde_json::from_str(text) {
         Ok(value @ serde_json::Value::Object(_)) => Ok(value),
@@ -207,10 +212,11 @@ mod tests {
 
     #[test]
     fn enroll_hands_everything_on() {
-        let line = ["picket", "enroll", "--token", "t", "--config", "/x"];
-        let Command::Enroll { arguments } = Arguments::try_parse_from(line).unwrap().command else {
-            panic!("not enroll");
-        };
+        let line = |text: &str| enroll_arguments(text.split(' ').map(OsString::from));
+        let arguments = line("picket enroll --token t --config /x").unwrap();
         assert_eq!(arguments, ["--token", "t", "--config", "/x"]);
+        assert_eq!(line("picket enroll"), Some(Vec::new()));
+        assert_eq!(line("picket nodes enroll"), None);
+        assert_eq!(line("picket"), None);
     }
 }

@@ -30,13 +30,18 @@ enum Error {
     Runtime(std::io::Error),
     #[error("cannot write the answer: {0}")]
     Output(#[from] std::io::Error),
+    #[error("{0}")]
+    Usage(&'static str),
     #[error("the aggregator is not ready: {0}")]
     NotReady(String),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    let result = match arguments::enroll_arguments(std::env::args_os()) {
+        Some(line) => Err(commands::enroll::run(&line).into()),
+        None => run(Arguments::parse()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads us (`head`) has enough.
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -48,8 +53,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Error> {
-    if let Command::Enroll { arguments } = &arguments.command {
-        return Err(commands::enroll::run(arguments).into());
+    if let Command::Enroll { .. } = arguments.command {
+        return Err(Error::Usage("write `picket enroll` first and the agent's arguments after it"));
     }
     let connection = Connection::resolve(&arguments.connection)?;
     // Fails only where another provider was installed before, and there is none.

@@ -54,7 +54,7 @@ impl Admission for Gatekeeper {
         let now = self.clock.now_ms();
         if now >= not_after_ms {
             return Err(Status::unauthenticated(format!(
-                "the client certificate ended at {}; enrol the node again, or check its clock",
+                "the client certificate expired at {}; enrol the node again, or check its clock",
                 validity.not_after
             )));
         }
