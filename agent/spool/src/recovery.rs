@@ -9,6 +9,8 @@ use crate::state::{Segment, State};
 
 const PREFIX: &str = "seg-";
 const SUFFIX: &str = ".spool";
+/// 2020. A record from before was appended while the clock was not set: its age is not known, and taken for none.
+const CLOCK_SET_MS: i64 = 1_577_836_800_000;
 
 pub(crate) fn segment_name(number: u64) -> String {
     format!("{PREFIX}{number:020}{SUFFIX}")
@@ -97,12 +99,8 @@ fn examine(disk: &dyn Disk, number: u64) -> std::io::Result<Found> {
 fn take(disk: &dyn Disk, state: &mut State, found: &Found, next: Option<&Found>, wall_ms: i64) {
     let Found { number, head, scan, bytes } = found;
     let Some(head) = head else {
-        let records = scan.frames_lost;
-        warn!(
-            file = segment_name(*number),
-            records, "a segment of the spool has a damaged head and is left out"
-        );
-        state.corrupt(*number, records);
+        warn!(file = segment_name(*number), "a segment of the spool has a damaged head and is left out");
+        state.corrupt(*number, scan.frames_lost);
         // Nothing in it can be used by anyone.
         if state.position.save(disk).is_ok() {
             let _ = disk.remove(&segment_name(*number));
@@ -112,14 +110,7 @@ fn take(disk: &dyn Disk, state: &mut State, found: &Found, next: Option<&Found>,
     let follows = next.filter(|next| next.number == number + 1).and_then(|next| next.head.as_ref());
     let after = follows.filter(|next| next.life == head.life).map(|next| next.first);
     let lost = scan.lost(after, state.acked_of(head.life));
-    if lost > 0 {
-        warn!(
-            file = segment_name(*number),
-            records = lost,
-            "records of the spool are damaged and are left out"
-        );
-        state.corrupt(*number, lost);
-    }
+    state.corrupt(*number, lost);
     let segment = Segment {
         life: head.life,
         first: head.first,
@@ -128,7 +119,11 @@ fn take(disk: &dyn Disk, state: &mut State, found: &Found, next: Option<&Found>,
         bytes: *bytes,
         first_ms: head.time_ms,
         last_ms: scan.time_ms,
-        last_elapsed_ms: scan.time_ms.saturating_sub(wall_ms).min(0),
+        last_elapsed_ms: if scan.time_ms < CLOCK_SET_MS {
+            0
+        } else {
+            scan.time_ms.saturating_sub(wall_ms).min(0)
+        },
     };
     state.segments.insert(*number, segment);
 }

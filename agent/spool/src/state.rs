@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use tracing::warn;
+
 use crate::position::Position;
+use crate::recovery::segment_name;
 
 pub(crate) const CAP: &str = "cap";
 pub(crate) const AGE: &str = "age";
@@ -105,6 +108,7 @@ impl State {
     pub fn corrupt(&mut self, number: u64, records: u64) {
         let known = self.position.corrupt.get(&number).copied().unwrap_or(0);
         if records > known {
+            warn!(file = segment_name(number), records, "records of the spool are damaged and are left out");
             self.position.corrupt.insert(number, records);
             self.lose(CORRUPT, records - known);
         }
