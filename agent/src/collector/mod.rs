@@ -176,22 +176,27 @@ impl Collector {
             });
         }
         let mut state = self.state();
-        for &(number, value) in &batch.points {
-            if let Some(entry) = state.dictionary.entry_mut(number) {
+        // A number whose series has been ended meanwhile means nothing any more.
+        batch.points.retain(|&(number, value)| match state.dictionary.entry_mut(number) {
+            Some(entry) => {
                 entry.value = value;
                 entry.timestamp_ms = None;
                 entry.fresh_until = fresh_until;
+                true
             }
-        }
-        for &(number, value, time) in &batch.timed {
-            if let Some(entry) = state.dictionary.entry_mut(number)
-                && entry.timestamp_ms.is_none_or(|last| last <= time)
-            {
-                entry.value = value;
-                entry.timestamp_ms = Some(time);
-                entry.fresh_until = fresh_until;
+            None => false,
+        });
+        batch.timed.retain(|&(number, value, time)| match state.dictionary.entry_mut(number) {
+            Some(entry) => {
+                if entry.timestamp_ms.is_none_or(|last| last <= time) {
+                    entry.value = value;
+                    entry.timestamp_ms = Some(time);
+                    entry.fresh_until = fresh_until;
+                }
+                true
             }
-        }
+            None => false,
+        });
         let mut committed = Committed {
             samples: batch.points.len() + batch.timed.len(),
             events: batch.events.len(),
@@ -209,6 +214,9 @@ impl Collector {
         let pending = pending.entry_ref(plugin).or_default();
         dictionary.hide(&batch.retired);
         pending.retired.extend_from_slice(&batch.retired);
+        pending.retired.sort_unstable();
+        pending.retired.dedup();
+        pending.retired.retain(|number| dictionary.entry(*number).is_some());
         let Some(spool) = &self.shared.spool else {
             dictionary.remove(&pending.retired);
             *pending = Pending::default();

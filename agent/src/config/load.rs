@@ -113,14 +113,35 @@ impl Provider for Variables<'_> {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut figment = Figment::new();
+        let mut dict = Dict::new();
         for (name, text) in self.0 {
             let Some(name) = name.strip_prefix("PICKET_") else { continue };
-            let key = name.to_lowercase().replace("__", ".");
             let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
-            figment = figment.merge((key.as_str(), value));
+            let name = name.to_lowercase();
+            let mut levels: Vec<&str> = name.split("__").collect();
+            if let Some(key) = levels.pop() {
+                put(&mut dict, &levels, key, value);
+            }
         }
-        figment.data()
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+/// Puts a value under nested tables; a plain value in the way gives place.
+fn put(dict: &mut Dict, levels: &[&str], key: &str, value: Value) {
+    match levels.split_first() {
+        None => {
+            dict.insert(key.to_owned(), value);
+        }
+        Some((level, rest)) => {
+            let table = dict.entry((*level).to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            if !matches!(table, Value::Dict(..)) {
+                *table = Value::from(Dict::new());
+            }
+            if let Value::Dict(_, table) = table {
+                put(table, rest, key, value);
+            }
+        }
     }
 }
 

@@ -106,6 +106,16 @@ impl Schedule {
     fn start(&self, planned: Planned) -> Handle {
         let Planned { spec, interval } = planned;
         let id = spec.id.clone();
+        // Known from here on: until it has been tried, the agent is not ready.
+        self.board.update(&id, |line| {
+            *line = PluginStatus {
+                id: id.as_str().to_owned(),
+                file: spec.file.clone(),
+                interval_seconds: interval.as_secs_f64(),
+                collects: line.collects,
+                ..PluginStatus::default()
+            };
+        });
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let stop = CancellationToken::new();
         let task = Task {

@@ -74,7 +74,6 @@ impl Task {
         let mut running: Option<Running> = None;
         let mut fingerprint = Fingerprint::of(&self.spec.file);
         let mut loading = Some(self.load());
-        self.update(|line| line.state = State::Starting);
         loop {
             tokio::select! {
                 biased;
@@ -212,6 +211,10 @@ impl Task {
             });
         } else {
             self.sink.count_error(condition.state.word(), || condition.reason.clone());
+            self.update(|line| {
+                line.state = condition.state;
+                line.reason = condition.reason;
+            });
         }
         let next = running.ticker.next(self.clock.wall_ms(), self.clock.monotonic());
         if next.skipped > 0 {

@@ -62,7 +62,9 @@ impl Source for Fake {
 
     fn condition(&self) -> Condition {
         let state = self.twin.script.lock().unwrap().state.unwrap_or(State::Running);
-        Condition { state, reason: "scripted".to_owned(), enterable: state == State::Running }
+        let enterable = state == State::Running;
+        let reason = if enterable { "" } else { "scripted" };
+        Condition { state, reason: reason.to_owned(), enterable }
     }
 
     fn collect<'a>(&'a mut self, sink: &'a mut dyn SampleSink) -> BoxFuture<'a, Result<Took, SourceError>> {
