@@ -363,18 +363,19 @@ async fn nothing_is_lost_or_comes_twice_though_streams_break_all_the_time() {
     }
     aggregator.set(|b| b.ack = true);
     node.pending(0).await;
-    let state = aggregator.state.lock().unwrap();
-    let sent: usize = state.streams.iter().map(|log| log.batches.len()).sum();
-    let mut accepted = Vec::new();
-    for (_, sequence) in state.streams.iter().flat_map(|log| &log.batches) {
-        if accepted.last().is_none_or(|last| sequence > last) {
-            accepted.push(*sequence);
+    {
+        let state = aggregator.state.lock().unwrap();
+        let sent: usize = state.streams.iter().map(|log| log.batches.len()).sum();
+        let mut accepted = Vec::new();
+        for (_, sequence) in state.streams.iter().flat_map(|log| &log.batches) {
+            if accepted.last().is_none_or(|last| sequence > last) {
+                accepted.push(*sequence);
+            }
+        }
+        assert_eq!(accepted, (1..=appended).collect::<Vec<_>>(), "{sent} batches were sent");
+        for log in &state.streams {
+            assert_eq!(log.samples.len(), log.batches.len() * 10);
         }
     }
-    assert_eq!(accepted, (1..=appended).collect::<Vec<_>>(), "{sent} batches were sent");
-    for log in &state.streams {
-        assert_eq!(log.samples.len(), log.batches.len() * 10);
-    }
-    drop(state);
     node.stop().await;
 }
