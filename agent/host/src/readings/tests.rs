@@ -1,1 +1,100 @@
+use super::*;
+use proptest::prelude::*;
 
+fn readings(limits: Limits) -> Readings {
+    let mut readings = Readings::new(1, limits);
+    let gauge = |name: &str| Declared {
+        name: name.to_owned(),
+        metric_type: MetricType::Gauge,
+        unit: String::new(),
+        help: String::new(),
+        label_names: Vec::new(),
+    };
+    readings.describe(vec![gauge("a"), gauge("b")]).unwrap();
+    readings
+}
+
+fn series(name: &str) -> (u32, Part, Vec<(String, String)>) {
+    (0, Part::Value, vec![("name".to_owned(), name.to_owned())])
+}
+
+/// Takes everything and checks that what it is given hangs together.
+#[derive(Default)]
+struct Strict {
+    known: std::collections::HashSet<u32>,
+    points: Vec<u32>,
+}
+
+impl SampleSink for Strict {
+    fn begin(&mut self, _: u64) {
+        self.known.clear();
+    }
+    fn family(&mut self, _: u32, _: &Family) {}
+    fn series(&mut self, id: u32, family: u32, _: Part, _: &Labels) -> Result<(), String> {
+        assert!(family < 2 && self.known.insert(id));
+        Ok(())
+    }
+    fn points(&mut self, points: &[(u32, f64)]) {
+        self.points = points.iter().map(|(id, _)| *id).collect();
+        assert!(points.iter().all(|(id, value)| self.known.contains(id) && !value.is_nan()));
+    }
+    fn timed_points(&mut self, _: &[(u32, f64, i64)]) {}
+    fn retire(&mut self, ids: &[u32]) {
+        assert!(ids.iter().all(|id| self.known.remove(id)));
+    }
+    fn event(&mut self, _: v1::Event) {}
+    fn fail(&mut self, _: &str, _: &str) {}
+}
+
+#[test]
+fn all_or_nothing() {
+    let mut r = readings(Limits { series: 2, ..Limits::default() });
+    assert!(matches!(r.register(vec![series("1"), series("2"), series("3")]), Err(Refused::Quota(_))));
+    assert_eq!((r.series(), r.known.len(), r.new.len()), (0, 0, 0));
+    assert_eq!(r.register(vec![series("1"), series("1"), series("2")]), Ok(vec![0, 0, 1]));
+}
+
+#[test]
+fn times_of_a_series_ascend() {
+    let mut r = readings(Limits::default());
+    let id = r.register(vec![series("1")]).unwrap()[0];
+    r.begin_collect();
+    assert!(r.push_timed([(id, 1.0, 5), (id, 1.0, 6)].into_iter(), 10).is_ok());
+    assert!(r.push_timed([(id, 1.0, 6)].into_iter(), 10).is_err());
+    assert!(r.push([(id, 1.0)].into_iter()).is_err());
+    assert!(r.push_timed([(id, 1.0, 0)].into_iter(), 10).is_err());
+    assert_eq!(r.hand_over(&PluginId::new("p").unwrap(), &mut Strict::default()), 2);
+    assert!(matches!(r.push([(id, 1.0)].into_iter()), Err(Refused::Other(_))));
+}
+
+proptest! {
+    /// Whatever a guest does, in whatever order: the sink sees only what hangs together, and the tables stay in step.
+    #[test]
+    fn the_sink_sees_only_what_hangs_together(
+        steps in proptest::collection::vec((0u8..5, 0u32..12, prop::bool::ANY), 1..80),
+    ) {
+        let mut r = readings(Limits { series: 6, samples: 10, ..Limits::default() });
+        let (plugin, mut sink) = (PluginId::new("p").unwrap(), Strict::default());
+        r.begin_collect();
+        for (step, number, flag) in steps {
+            match step {
+                0 => drop(r.register(vec![series(&number.to_string())])),
+                1 => drop(r.register(vec![series(&number.to_string()), series("x"), (number, Part::Value, Vec::new())])),
+                2 => drop(r.push([(number, if flag { f64::NAN } else { 1.0 })].into_iter())),
+                3 => drop(r.retire(&[number])),
+                _ => {
+                    sink.points.clear();
+                    r.hand_over(&plugin, &mut sink);
+                    let mut once = sink.points.clone();
+                    once.sort_unstable();
+                    once.dedup();
+                    prop_assert_eq!(once.len(), sink.points.len(), "a series stands twice");
+                    r.begin_collect();
+                }
+            }
+            prop_assert!(r.series() <= 6);
+            prop_assert_eq!(r.series(), r.known.len());
+            prop_assert_eq!(r.series(), r.series.iter().filter(|e| e.life != Life::Retired).count());
+        }
+    }
+}
