@@ -177,10 +177,10 @@ fn family_number(
     out: &mut Vec<u8>,
 ) -> u32 {
     let meta = read(&family.meta);
-    if let Some(&(number, metric_type)) = families.get(&family.name) {
-        if metric_type == meta.metric_type {
-            return number;
-        }
+    if let Some(&(number, metric_type)) = families.get(&family.name)
+        && metric_type == meta.metric_type
+    {
+        return number;
     }
     let number = *next_family;
     *next_family += 1;

@@ -167,7 +167,9 @@ pub(super) fn recent(segments: &[SegmentPath], since_ms: i64, mut tell: impl FnM
                     };
                     latest.borrow_mut().insert((head.namespace, sample.slot), last);
                 },
-                |namespace, slot, _| drop(latest.borrow_mut().remove(&(namespace, slot))),
+                |namespace, slot, _| {
+                    latest.borrow_mut().remove(&(namespace, slot));
+                },
             );
         }
         for ((namespace, slot), last) in latest.iter().filter(|(_, last)| last.fresh_ms >= since_ms) {

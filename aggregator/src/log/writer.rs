@@ -206,11 +206,11 @@ impl Writer {
                 marks.raise(entry.node.id(), entry.life, entry.sequence, entry.received_ms);
             }
         }
-        if let Some(active) = &self.active {
-            if let Some(info) = lock(&self.shared.segments).get_mut(&active.id) {
-                info.bytes = active.bytes;
-                info.newest_ms = now_ms;
-            }
+        if let Some(active) = &self.active
+            && let Some(info) = lock(&self.shared.segments).get_mut(&active.id)
+        {
+            info.bytes = active.bytes;
+            info.newest_ms = now_ms;
         }
         for entry in &group {
             entry.done.committed(entry.life, entry.sequence);
@@ -335,11 +335,11 @@ fn keep_bound(shared: &Shared) {
             () => break,
         };
         let path = segment::path(&shared.options.dir, id, info.packed);
-        if let Err(error) = std::fs::remove_file(&path) {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(%error, path = %path.display(), "cannot remove an old segment of the log");
-                break;
-            }
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot remove an old segment of the log");
+            break;
         }
         segments.remove(&id);
         total = total.saturating_sub(info.bytes);
