@@ -248,6 +248,21 @@ impl Config {
         }
     }
 
+    /// What the aggregator would do, for a person.
+    pub fn summary(&self) -> String {
+        let scheme = if self.http.tls { "https" } else { "http" };
+        let ca = if self.own_certificates().is_some() { "your own" } else { "Picket's" };
+        format!(
+            "state folder  {}\nuplink        {} (agents are told {})\nAPI           {scheme}://{}\n\
+             CA            {ca}\nserver names  {}\n",
+            self.state_dir.display(),
+            self.uplink.listen,
+            self.advertised().join(", "),
+            self.http.listen,
+            self.server_names().join(", "),
+        )
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let invalid = |key, message: &str| Err(ConfigError::Invalid { key, message: message.to_owned() });
         for address in &self.uplink.advertise {

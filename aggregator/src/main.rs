@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         None | Some(Command::Run) => run(config, path),
         Some(Command::Init) => init(&config),
         Some(Command::CheckConfig) => {
-            check(&config);
+            print!("{}", config.summary());
             Ok(())
         }
         Some(Command::Token { role, name, ttl }) => {
@@ -131,7 +131,6 @@ fn signals(
     Ok(())
 }
 
-/// Tells systemd, where there is one.
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
@@ -145,14 +144,4 @@ fn init(config: &Config) -> Result<(), AppError> {
     println!("admin's API token  {}", made.admin_token.display());
     eprintln!("Next: start `picket-aggregator run`, then `picket token create --node NAME` for each node.");
     Ok(())
-}
-
-fn check(config: &Config) {
-    let scheme = if config.http.tls { "https" } else { "http" };
-    println!("state folder  {}", config.state_dir.display());
-    println!("uplink        {} (agents are told {})", config.uplink.listen, config.advertised().join(", "));
-    println!("API           {scheme}://{}", config.http.listen);
-    let ca = if config.own_certificates().is_some() { "your own" } else { "Picket's" };
-    println!("CA            {ca}");
-    println!("server names  {}", config.server_names().join(", "));
 }

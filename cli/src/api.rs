@@ -159,12 +159,7 @@ impl Client {
         let (url, message) = (self.url.clone(), chain(error));
         let mut source = error.source();
         while let Some(cause) = source {
-            let of_io = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-            let certificate = cause
-                .downcast_ref::<rustls::Error>()
-                .or_else(|| of_io.and_then(|inner| inner.downcast_ref::<rustls::Error>()))
-                .is_some_and(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)));
-            if certificate {
+            if is_certificate_error(cause) {
                 return ApiError::Trust { url, message };
             }
             source = cause.source();
@@ -175,6 +170,17 @@ impl Client {
             ApiError::Broken { url, message }
         }
     }
+}
+
+/// Looks into I/O errors, which hide what they wrap from `source`.
+fn is_certificate_error(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return matches!(tls, rustls::Error::InvalidCertificate(_));
+    }
+    cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(|io| io.get_ref())
+        .is_some_and(|inner| is_certificate_error(inner))
 }
 
 fn refusal(url: &str, status: StatusCode, text: &str) -> ApiError {
@@ -209,6 +215,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificate_errors_are_found_inside_io_errors() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let wrapped = std::io::Error::other(std::io::Error::other(tls));
+        assert!(is_certificate_error(&wrapped));
+        assert!(!is_certificate_error(&std::io::Error::other("refused")));
+    }
 
     #[test]
     fn refusals_are_told_with_what_to_do() {
