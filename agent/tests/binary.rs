@@ -244,11 +244,11 @@ fn built() -> Option<(PathBuf, PathBuf)> {
 #[test]
 fn standing_alone_with_the_real_plugins() {
     let Some((plugins, compiler)) = built() else { return };
+    let grants = shipped_grants();
     let config = format!(
         "plugin_dir = '{}'\ncompiler = '{}'\n\
          [plugins.node]\nfile = 'node.wasm'\ninterval = '500ms'\n\
-         [[plugins.node.grants]]\ncapability = 'files'\nread = ['/proc/**', '/sys/**']\nfilesystems = ['/**']\n\
-         [[plugins.node.grants]]\ncapability = 'system'\n\
+         {grants}\n\
          [plugins.mock]\nfile = 'mock.wasm'\ninterval = '500ms'\n\
          [plugins.ungranted]\nfile = 'node.wasm'\n",
         plugins.display(),
@@ -258,7 +258,12 @@ fn standing_alone_with_the_real_plugins() {
     let mut daemon = Daemon::start(&folder, &config, &[]);
     daemon.until("the plugins collect", |d| {
         let page = d.metrics();
-        page.contains("node_cpu_seconds_total{") && page.contains("DCGM_FI_DEV_GPU_UTIL{")
+        page.contains("node_cpu_seconds_total{")
+            && page.contains("DCGM_FI_DEV_GPU_UTIL{")
+            && ["node", "mock"].iter().all(|id| {
+                let line = d.plugin(id);
+                line["state"] == "running" && line["collects"]["ok"].as_u64() > Some(1)
+            })
     });
     daemon.until("the ungranted one is refused with the lines to add", |d| {
         let line = d.plugin("ungranted");
@@ -291,6 +296,16 @@ fn standing_alone_with_the_real_plugins() {
         check_page(&page);
     }
     assert_eq!(daemon.stop(), Some(0));
+}
+
+/// The grants that the shipped configuration gives to `node`, as TOML.
+fn shipped_grants() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/agent.toml");
+    let shipped: toml::Value = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let grants = &shipped["plugins"]["node"]["grants"];
+    let node = toml::Table::from_iter([("grants".to_owned(), grants.clone())]);
+    let plugins = toml::Table::from_iter([("node".to_owned(), toml::Value::Table(node))]);
+    toml::to_string(&toml::Table::from_iter([("plugins".to_owned(), toml::Value::Table(plugins))])).unwrap()
 }
 
 /// Every family once, every series once.

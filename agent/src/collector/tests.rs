@@ -56,12 +56,14 @@ async fn items(spool: &Spool, count: usize) -> Vec<Item> {
     list
 }
 
+/// Name, part, labels.
+type Known = (String, i32, Vec<(String, String)>);
+
 /// What a reader of the spool knows.
 #[derive(Default, Debug, PartialEq, Clone)]
 struct Reading {
     families: BTreeMap<u32, String>,
-    /// Name, part, labels.
-    series: BTreeMap<u32, (String, i32, Vec<(String, String)>)>,
+    series: BTreeMap<u32, Known>,
     values: BTreeMap<u32, f64>,
 }
 
@@ -75,7 +77,7 @@ impl Reading {
         }
         for series in reader.series() {
             let name = self.families.get(&series.family).expect("the family stands before").clone();
-            let labels = series.labels.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            let labels = series.labels.map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             let before = self.series.insert(series.number, (name, series.part as i32, labels));
             assert_eq!(before, None, "series {} is defined twice", series.number);
         }

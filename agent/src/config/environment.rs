@@ -6,7 +6,6 @@ const OTHERS: [&str; 5] = ["PICKET_URL", "PICKET_TOKEN", "PICKET_TOKEN_FILE", "P
 const AGGREGATOR: &str = "PICKET_AGGREGATOR_";
 
 /// The `PICKET_*` variables that set something of the agent's. One that is not UTF-8 is left out.
-#[expect(clippy::disallowed_methods, reason = "this is the config module")]
 pub fn variables() -> Vec<(String, String)> {
     let mut list: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -95,7 +95,7 @@ impl<'a> Table<'a> {
 
     pub fn string(&mut self, key: &'static str) -> Option<String> {
         self.read(key, |value| match text_of(value) {
-            Some(text) if text.is_empty() => Err("is empty; leave the key out instead".to_owned()),
+            Some("") => Err("is empty; leave the key out instead".to_owned()),
             Some(text) => Ok(text.to_owned()),
             None => Err(expected("a text", value)),
         })
