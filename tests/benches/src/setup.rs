@@ -18,7 +18,7 @@ pub struct Places {
     pub binaries: PathBuf,
     /// `node.wasm`, `mock.wasm`
     pub plugins: PathBuf,
-    /// Peers, as `cargo xtask parts` leaves them; PATH is looked through after it.
+    /// Peers, as `cargo xtask` links them into `bin`.
     pub parts: PathBuf,
 }
 
@@ -33,13 +33,12 @@ impl Places {
 
     /// A peer's program, or none with a word about it.
     pub fn peer(&self, name: &str) -> Option<PathBuf> {
-        let mut folders = vec![self.parts.clone(), self.parts.join("usr/bin"), self.parts.join("bin")];
-        folders.extend(["/usr/bin", "/usr/local/bin"].map(PathBuf::from));
-        let found = folders.into_iter().map(|f| f.join(name)).find(|p| p.is_file());
-        if found.is_none() {
-            eprintln!("no {name}: its column stays empty (`cargo xtask parts` brings it)");
+        let path = self.parts.join("bin").join(name);
+        if !path.is_file() {
+            eprintln!("no {}: its column stays empty (`cargo xtask bench` brings it)", path.display());
+            return None;
         }
-        found
+        Some(path)
     }
 }
 

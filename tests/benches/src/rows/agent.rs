@@ -55,7 +55,7 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
         rss.push(server.rss()? as f64 / 1e6);
         drop(server);
 
-        if let Some(program) = places.peer("prometheus-node-exporter") {
+        if let Some(program) = places.peer("node_exporter") {
             let port = free_port()?;
             let mut args = vec![
                 "--collector.disable-defaults".to_owned(),
@@ -110,8 +110,12 @@ pub async fn agent(places: &Places, dir: &Path, plugins: &[&str], interval: &str
             None => COLLECTORS.iter().copied().filter(|c| !shared.contains(c)).collect(),
         };
         if source == "node.wasm" {
-            config += &format!("[plugins.{name}.settings]\ncollectors = {wanted:?}\n");
+            for collector in COLLECTORS.iter().filter(|c| !wanted.contains(c)) {
+                config += &format!("[plugins.{name}.settings.{collector}]\nenabled = false\n");
+            }
             config += &GRANTS.replace("NAME", name);
+        } else if plugins.len() > 1 {
+            config += &format!("[plugins.{name}.settings]\nhost = false\n");
         }
     }
     std::fs::write(dir.join("agent.toml"), config)?;

@@ -17,14 +17,17 @@ pub fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>>
     for run in 0..runs {
         eprintln!("tax: run {} of {runs}", run + 1);
         wasm.push(microseconds(
-            &places.ours("collect-loop")?,
+            &places.ours("examples/collect-loop")?,
             &[
                 places.plugins.join("node.wasm").display().to_string(),
                 places.ours("picket-compile")?.display().to_string(),
                 rounds.to_owned(),
             ],
         )?);
-        native.push(microseconds(&places.ours("native-collect-loop")?, &[rounds.to_owned()])?);
+        native.push(microseconds(
+            &Path::new("plugins/target/release/examples/native-collect-loop"),
+            &[rounds.to_owned()],
+        )?);
     }
     let ratio: Vec<f64> = wasm.iter().zip(&native).map(|(w, n)| w / n).collect();
     Ok(vec![

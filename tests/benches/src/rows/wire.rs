@@ -42,7 +42,7 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
 
     let mut peers: Vec<(&str, Server, u16)> = Vec::new();
     let mut others: Vec<Server> = Vec::new();
-    if let Some(program) = places.peer("prometheus-node-exporter") {
+    if let Some(program) = places.peer("node_exporter") {
         let exporter = free_port()?;
         let mut args = vec![
             "--collector.disable-defaults".to_owned(),
