@@ -38,6 +38,9 @@ pub(crate) enum Refused {
     Other(String),
 }
 
+/// A series as the guest asks for it: family, part, labels.
+pub(crate) type Asked = (u32, Part, Vec<(String, String)>);
+
 #[derive(Debug)]
 struct FamilyEntry {
     family: Family,
@@ -206,10 +209,7 @@ impl Readings {
     }
 
     /// All or nothing.
-    pub(crate) fn register(
-        &mut self,
-        list: Vec<(u32, Part, Vec<(String, String)>)>,
-    ) -> Result<Vec<u32>, Refused> {
+    pub(crate) fn register(&mut self, list: Vec<Asked>) -> Result<Vec<u32>, Refused> {
         let (before, new_before) = (self.series.len(), self.new.len());
         let mut ids = Vec::with_capacity(list.len().min(self.limits.series as usize));
         for (family, part, labels) in list {
@@ -405,6 +405,8 @@ impl Readings {
                 {
                     entry.life = Life::Refused;
                 }
+                // It may have been retired since: what the sink does not have needs no end.
+                self.retired.retain(|id| *id != new.id);
             }
         }
         if self.any_refused {

@@ -25,24 +25,24 @@ pub struct Log {
     plugin: PluginId,
     bucket: Bucket,
     /// Lines dropped since the last one that was written.
+    unsaid: u64,
     dropped: u64,
-    total_dropped: u64,
 }
 
 impl Log {
     pub fn new(plugin: PluginId, lines_per_second: u32) -> Self {
-        Self { plugin, bucket: Bucket::new(lines_per_second, Instant::now()), dropped: 0, total_dropped: 0 }
+        Self { plugin, bucket: Bucket::new(lines_per_second, Instant::now()), unsaid: 0, dropped: 0 }
     }
 
     pub fn write(&mut self, level: Level, message: &str) {
         if !self.bucket.take(Instant::now()) {
+            self.unsaid += 1;
             self.dropped += 1;
-            self.total_dropped += 1;
             return;
         }
         let line = one_line(message);
         let plugin = self.plugin.as_str();
-        let dropped = std::mem::take(&mut self.dropped);
+        let dropped = std::mem::take(&mut self.unsaid);
         if dropped > 0 {
             tracing::warn!(target: "plugin", plugin, dropped, "log lines dropped: over the limit log_rate");
         }
@@ -56,7 +56,7 @@ impl Log {
 
     /// Lines dropped in all.
     pub const fn dropped(&self) -> u64 {
-        self.total_dropped
+        self.dropped
     }
 }
 

@@ -148,7 +148,7 @@ async fn waiting_in_a_host_call_is_bounded_too() {
 #[tokio::test(flavor = "current_thread")]
 async fn no_other_plugin_is_late() {
     let f = Fixture::new();
-    let long = Limits { guest_time: Duration::from_secs(2), ..limits() };
+    let long = Limits { guest_time: Duration::from_secs(1), call_time: Duration::from_secs(60), ..limits() };
     let mut looping = f.load(PluginSpec { limits: long, ..f.hostile("loop") }).await;
     let mut good = f.load(f.hostile("ok")).await;
     let others = async {

@@ -47,7 +47,7 @@ async fn the_kernels_files() {
     for path in
         ["/proc/stat", "/proc/mounts", "/proc/net/dev", "/proc/self/mountinfo", "/sys/class/net/lo/mtu"]
     {
-        assert_eq!(bytes(f.read(&[path], path).await).is_empty(), false, "{path}");
+        assert!(!bytes(f.read(&[path], path).await).is_empty(), "{path}");
     }
     assert!(!bytes(f.read(&["/sys/class/net/*/mtu"], "/sys/class/net/lo/mtu").await).is_empty());
     assert!(!bytes(f.read(&["/proc/*/stat"], "/proc/1/stat").await).is_empty());

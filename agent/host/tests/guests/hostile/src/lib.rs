@@ -262,7 +262,7 @@ fn spin() -> ! {
 #[inline(never)]
 fn recurse(depth: u64) -> u64 {
     let now = clock::monotonic();
-    if now == 0 { depth } else { recurse(depth + 1).wrapping_mul(now) }
+    if now == 0 { depth } else { recurse(depth + 1).rotate_left(7) ^ now }
 }
 
 fn family(name: &str, type_: MetricType, label_names: &[&str]) -> Family {
