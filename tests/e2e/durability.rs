@@ -259,14 +259,10 @@ fn the_agents_disk_is_full() {
         aggregator.has(SERIES, &[("instance", "counter")]).await?;
         aggregator.daemon.kill()?;
         disk.fill()?;
-        eventually("losses are counted", || async {
-            let metrics = agent.api.metrics().await?;
-            let lost = metrics.sum("picket_spool_records_lost_total", &[]);
-            ensure!(
-                lost > 0.0,
-                "nothing lost, {} records pending",
-                metrics.value("picket_spool_records_pending", &[])?
-            );
+        // Records wait in memory, up to a bound.
+        eventually("records pile up", || async {
+            let pending = agent.api.metrics().await?.value("picket_spool_records_pending", &[])?;
+            ensure!(pending > 100.0, "{pending}");
             Ok(())
         })
         .await?;
@@ -460,7 +456,7 @@ fn a_stopped_aggregator_costs_the_agent_little() {
         let aggregator = test.aggregator().await?;
         let mut agent = aggregator
             .agent(test, "gpu-1")?
-            .mock("100ms", "seed = 1")?
+            .mock("100ms", "seed = 1\ngpus = 64")?
             .section("[spool]\nmax_size = \"1MiB\"\n")
             .enrol_and_start(&aggregator)
             .await?;

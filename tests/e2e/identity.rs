@@ -226,7 +226,10 @@ fn certificates_are_renewed_without_dropping_the_stream() {
         aggregator.has("DCGM_FI_DEV_GPU_UTIL", &[("instance", "gpu-1")]).await?;
         let first = Credentials::read(&agent.identity())?;
         let since = aggregator.api.json("/api/v1/nodes/gpu-1").await?["connected_since_ms"].clone();
-        let expiry = agent.api.metrics().await?.value("picket_certificate_expiry_timestamp_seconds", &[])?;
+        let expiry = eventually("its metric", || async {
+            agent.api.metrics().await?.value("picket_certificate_expiry_timestamp_seconds", &[])
+        })
+        .await?;
         eventually("a new certificate", || async {
             ensure!(
                 Credentials::read(&agent.identity())?.certificate != first.certificate,

@@ -39,7 +39,7 @@ fn exports_by_itself() {
 #[test]
 fn sighup_reloads_and_a_bad_file_changes_nothing() {
     run(async |test: &Test| {
-        let builder = AgentBuilder::new(test, "alone")?.mock("200ms", "seed = 1")?;
+        let builder = AgentBuilder::new(test, "alone")?.mock("200ms", "seed = 1\nhost = false")?;
         let config = builder.write()?;
         let mut agent = builder.start().await?;
         agent.plugin_state("mock", "running").await?;
