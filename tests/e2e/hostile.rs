@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Agent, AgentBuilder, Test, eventually, guests, plugins, run, run_within};
+use e2e::{Agent, AgentBuilder, Test, eventually, guest_section, guests, plugins, run, run_within};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -104,9 +104,27 @@ const REFUSED: &[&str] = &[
 fn what_is_not_valid_is_refused_and_harms_nobody() {
     run_within(Duration::from_secs(420), async |test: &Test| {
         for mode in REFUSED {
-            let mut agent = with_guest(test, mode)?.start().await?;
-            agent.plugin_state("neighbour", "running").await?;
+            // The neighbour first: a family belongs to the plugin that had it first.
+            let builder =
+                AgentBuilder::new(test, "alone")?.guest("neighbour", "count.wasm", "100ms", "").start();
+            let mut agent = builder.await?;
             eventually("the neighbour's first sample", || ticks(&agent)).await?;
+            let folder = agent.folder().join("conf.d");
+            std::fs::create_dir_all(&folder)?;
+            let hostile = guest_section("hostile", "hostile.wasm", "200ms", &format!("mode = \"{mode}\""));
+            std::fs::write(
+                folder.join("hostile.toml"),
+                format!("{hostile}\n[plugins.hostile.limits]\n{LIMITS}"),
+            )?;
+            agent.daemon.signal(rustix::process::Signal::HUP)?;
+            eventually("the hostile plugin's first call", || async {
+                let collects = &plugin(&agent, "hostile").await?["collects"];
+                let calls = ["ok", "failed"].map(|how| collects[how].as_f64().unwrap_or(0.0));
+                ensure!(calls[0] + calls[1] > 0.0, "not once: {collects}");
+                Ok(())
+            })
+            .await
+            .context(*mode)?;
             neighbour_is_on_time(&agent).await.context(*mode)?;
             // The exposition stays one that Prometheus reads: the parser refuses what stands twice.
             let metrics = agent.api.metrics().await.context(*mode)?;

@@ -76,10 +76,7 @@ impl<'a> AgentBuilder<'a> {
 
     /// A plugin made for the tests, with settings as TOML lines and nothing granted.
     pub fn guest(self, id: &str, file: &str, interval: &str, settings: &str) -> Self {
-        let file = quoted(crate::guests().join(file));
-        self.section(format!(
-            "[plugins.{id}]\nfile = {file}\ninterval = \"{interval}\"\n[plugins.{id}.settings]\n{settings}\n"
-        ))
+        self.section(guest_section(id, file, interval, settings))
     }
 
     /// Any TOML, appended.
@@ -249,6 +246,12 @@ fn start(test: &Test, name: &str, config: &Path, environment: &[(String, String)
     command.arg("run").arg("--config").arg(config);
     command.envs(environment.iter().map(|(n, v)| (n, v)));
     Daemon::start(test, name, &mut command)
+}
+
+/// The config of a plugin of `tests/guests`.
+pub fn guest_section(id: &str, file: &str, interval: &str, settings: &str) -> String {
+    let file = quoted(crate::guests().join(file));
+    format!("[plugins.{id}]\nfile = {file}\ninterval = \"{interval}\"\n[plugins.{id}.settings]\n{settings}\n")
 }
 
 /// The grants that a first-party plugin asks for in its manifest, as config lines.

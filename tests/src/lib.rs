@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
-pub use agent::{Agent, AgentBuilder, grants_of};
+pub use agent::{Agent, AgentBuilder, grants_of, guest_section};
 pub use aggregator::{Aggregator, AggregatorBuilder};
 pub use client::{Api, Row};
 pub use parts::{Prometheus, promtool_check};

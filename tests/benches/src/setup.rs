@@ -68,7 +68,7 @@ impl Aggregator {
                  [http]\nlisten = \"127.0.0.1:{http}\"\ntls = false\n\
                  [identity]\ncertificate = \"{at}/server.pem\"\nkey = \"{at}/server.key\"\n\
                  client_authorities = \"{at}/ca.pem\"\n\
-                 [store]\nmax_series_per_node = 2000000\nlog_max_size = \"4GiB\"\n"
+                 [store]\nlog_max_size = \"4GiB\"\n"
             ),
         )?;
         let program = places.ours("picket-aggregator")?;
