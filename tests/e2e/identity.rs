@@ -383,7 +383,7 @@ fn messages_that_break_the_protocol_end_the_stream_alone() {
             ),
             ("a second hello", vec![uplink::hello()]),
             ("a result of no command", vec![Up::CommandResult(v1::CommandResult { id: 4711, result: None })]),
-            ("a request that is none", vec![Up::Renew(v1::RenewRequest { csr: vec![1, 2, 3].into() })]),
+            ("a request that is none", vec![Up::Renew(v1::RenewRequest { csr: vec![1, 2, 3] })]),
         ]);
         for (what, messages) in cases {
             let channel =

@@ -202,7 +202,7 @@ fn read_only(at: &str) -> Result<Option<bool>> {
         (fields.next()? == at)
             .then(|| fields.next().is_some_and(has_ro) || system.split(' ').nth(2).is_some_and(has_ro))
     };
-    Ok(table.lines().filter_map(of).last())
+    Ok(table.lines().filter_map(of).next_back())
 }
 
 fn by_labels(exposition: &Exposition, name: &str) -> BTreeMap<Labels, f64> {

@@ -20,7 +20,8 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     plugins::build(root, &[])?;
     // Each apart: features of the one must not reach the other.
     for build in [
-        &["build", "--release", "-p", "picket-agent", "-p", "picket-aggregator"][..],
+        &["build", "--profile", "small", "-p", "picket-agent"][..],
+        &["build", "--release", "-p", "picket-aggregator"],
         &[
             "build",
             "--release",

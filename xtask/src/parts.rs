@@ -63,7 +63,7 @@ const PEERS: &[Part] = &[
         name: "vmagent",
         file: "usr/bin/vmagent",
         on_path: &["vmagent"],
-        sources: &[("sid", "vmagent"), ("sid", "victoria-metrics")],
+        sources: &[("sid", "victoria-metrics")],
     },
 ];
 

@@ -34,6 +34,8 @@ struct Args {
     quick: bool,
     #[arg(long, default_value = "target/release")]
     binaries: PathBuf,
+    #[arg(long, default_value = "target/small/picket-agent")]
+    agent: PathBuf,
     #[arg(long, default_value = "target/plugins")]
     plugins: PathBuf,
     #[arg(long, default_value = "target/parts")]
@@ -46,7 +48,8 @@ async fn main() -> Result<()> {
     if let Some(unknown) = args.rows.iter().find(|r| !ROWS.contains(&r.as_str())) {
         bail!("no row {unknown:?}; there are {}", ROWS.join(", "));
     }
-    let places = Places { binaries: args.binaries, plugins: args.plugins, parts: args.parts };
+    let places =
+        Places { binaries: args.binaries, agent: args.agent, plugins: args.plugins, parts: args.parts };
     let wanted = |row: &str| args.rows.is_empty() || args.rows.iter().any(|r| r == row);
     let mut figures = Vec::new();
     if wanted("agent") {

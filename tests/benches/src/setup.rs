@@ -14,8 +14,10 @@ use crate::process::{Server, free_port, until};
 
 /// Where the binaries are.
 pub struct Places {
-    /// `picket-agent`, `picket-aggregator`, `picket-compile`
+    /// `picket-aggregator`, `picket-compile` and the loops of the row `tax`.
     pub binaries: PathBuf,
+    /// `picket-agent`, which is built for size.
+    pub agent: PathBuf,
     /// `node.wasm`, `mock.wasm`
     pub plugins: PathBuf,
     /// Peers, as `cargo xtask` links them into `bin`.
@@ -24,7 +26,7 @@ pub struct Places {
 
 impl Places {
     pub fn ours(&self, name: &str) -> Result<PathBuf> {
-        let path = self.binaries.join(name);
+        let path = if name == "picket-agent" { self.agent.clone() } else { self.binaries.join(name) };
         if !path.is_file() {
             bail!("{} is not there: `cargo xtask bench` builds it", path.display());
         }
@@ -133,6 +135,8 @@ pub async fn prometheus(
     args.extend(extra.iter().map(|a| (*a).to_owned()));
     if !extra.contains(&"--agent") {
         args.push(format!("--storage.tsdb.path={}/data", dir.display()));
+        // Its default of 512 would leave a thousand agents waiting for each other.
+        args.push("--web.max-connections=4096".into());
         args.push("--web.enable-remote-write-receiver".into());
     } else {
         args.push(format!("--storage.agent.path={}/data", dir.display()));

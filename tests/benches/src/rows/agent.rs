@@ -42,7 +42,7 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
         drop(server);
 
         let five = ["node", "mock", "node-a", "node-b", "node-c"];
-        let (server, port) = agent(places, &dir_path, &five, "1s").await?;
+        let (server, _) = agent(places, &dir_path, &five, "1s").await?;
         tokio::time::sleep(Duration::from_secs(if quick { 5 } else { 30 })).await;
         rss.push(server.rss()? as f64 / 1e6);
         drop(server);
@@ -85,7 +85,8 @@ pub async fn agent(places: &Places, dir: &Path, plugins: &[&str], interval: &str
     let at = dir.display();
     let mut config = format!(
         "state_dir = \"{at}/state\"\ncache_dir = \"{at}/cache\"\nplugin_dir = \"{at}\"\n\
-         [http]\nlisten = \"127.0.0.1:{port}\"\n"
+         compiler = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n",
+        std::fs::canonicalize(places.ours("picket-compile")?)?.display()
     );
     let parts = [("node-a", "loadavg"), ("node-b", "uname"), ("node-c", "time")];
     for name in plugins {

@@ -20,12 +20,12 @@ pub fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>>
             &places.ours("examples/collect-loop")?,
             &[
                 places.plugins.join("node.wasm").display().to_string(),
-                places.ours("picket-compile")?.display().to_string(),
+                std::fs::canonicalize(places.ours("picket-compile")?)?.display().to_string(),
                 rounds.to_owned(),
             ],
         )?);
         native.push(microseconds(
-            &Path::new("plugins/target/release/examples/native-collect-loop"),
+            Path::new("plugins/target/release/examples/native-collect-loop"),
             &[rounds.to_owned()],
         )?);
     }
