@@ -4,6 +4,7 @@
 //! The kernel counts (`ss -ti`): payload bytes and segments of the one connection; each segment is taken as 52 bytes
 //! of IPv4 and TCP headers (20 + 20 + 12 of timestamps, RFC 7323).
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
     // The first batches carry the definitions: the steady state is what is measured.
     tokio::time::sleep(Duration::from_secs(interval * 2 + 1)).await;
     let ours_before = (connection(aggregator.uplink)?, samples(&aggregator).await?);
-    let peers_before: Vec<f64> = peers.iter().map(|p| connection(p.2)).collect::<Result<_>>()?;
+    let peers_before: Vec<Traffic> = peers.iter().map(|p| connection(p.2)).collect::<Result<_>>()?;
     let target = ours_before.1 + f64::from(rounds) * 100.0;
     tokio::time::sleep(Duration::from_secs(interval * u64::from(rounds))).await;
     until("samples at the aggregator", Duration::from_secs(30), async || {
@@ -99,7 +100,7 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
     })
     .await?;
     let sent = samples(&aggregator).await? - ours_before.1;
-    let ours = (connection(aggregator.uplink)? - ours_before.0) / sent;
+    let ours = connection(aggregator.uplink)?.since(&ours_before.0).context("the agent reconnected")? / sent;
     let exporter_series = {
         let (_, page) = get(exporter_port(&others)?, "/metrics", None).await?;
         String::from_utf8_lossy(&page).lines().filter(|l| !l.starts_with('#')).count() as f64
@@ -107,7 +108,11 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
     let mut figures = vec![];
     for ((name, _, port), before) in peers.iter().zip(&peers_before) {
         // A scrape adds five series of its own (up, scrape_duration_seconds …).
-        let theirs = (connection(*port)? - before) / (f64::from(rounds) * (exporter_series + 5.0));
+        let Some(bytes) = connection(*port)?.since(before) else {
+            eprintln!("{name} closed its connection in between, and the kernel's count with it: left out");
+            continue;
+        };
+        let theirs = bytes / (f64::from(rounds) * (exporter_series + 5.0));
         figures.push(Figure::new(
             ROW,
             format!("bytes a sample at {interval} s"),
@@ -132,8 +137,20 @@ fn exporter_port(others: &[Server]) -> Result<u16> {
     Ok(after.split('\0').next().unwrap_or_default().parse()?)
 }
 
-/// Bytes of the client's side of all connections to `port`, both ways, headers included.
-fn connection(port: u16) -> Result<f64> {
+/// What went over the client's side of all connections to a port, both ways, headers included.
+struct Traffic {
+    bytes: f64,
+    /// The local addresses: another one is another connection, whose count began anew.
+    connections: BTreeSet<String>,
+}
+
+impl Traffic {
+    fn since(&self, before: &Self) -> Option<f64> {
+        (self.connections == before.connections).then_some(self.bytes - before.bytes)
+    }
+}
+
+fn connection(port: u16) -> Result<Traffic> {
     let out = Command::new("ss")
         .args(["-tinH", "state", "established", &format!("dport = :{port}")])
         .output()
@@ -146,7 +163,10 @@ fn connection(port: u16) -> Result<f64> {
     if segments == 0.0 {
         bail!("no connection to port {port}");
     }
-    Ok(sum("bytes_sent:") + sum("bytes_received:") + segments * HEADER_BYTES)
+    // Each connection is a line of addresses (queue sizes, local, peer) and an indented one of counters.
+    let lines = text.lines().filter(|line| !line.starts_with([' ', '\t']));
+    let connections = lines.filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect();
+    Ok(Traffic { bytes: sum("bytes_sent:") + sum("bytes_received:") + segments * HEADER_BYTES, connections })
 }
 
 /// Samples that the aggregator has taken.
