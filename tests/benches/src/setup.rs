@@ -155,6 +155,8 @@ pub async fn victoria(places: &Places, dir: &Path) -> Result<Option<(Server, u16
         format!("-storageDataPath={}/data", dir.display()),
         format!("-httpListenAddr=127.0.0.1:{port}"),
         "-search.latencyOffset=0s".into(),
+        // Its default of two minutes would end a connection, and the kernel's count of it, in the midst of a run.
+        "-http.connTimeout=1h".into(),
     ];
     let server = Server::start("victoria-metrics", &program, &args, &dir.join("victoria.log"))?;
     until("VictoriaMetrics", Duration::from_secs(30), async || get(port, "/health", None).await.is_ok())

@@ -109,7 +109,7 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
     for ((name, _, port), before) in peers.iter().zip(&peers_before) {
         // A scrape adds five series of its own (up, scrape_duration_seconds …).
         let Some(bytes) = connection(*port)?.since(before) else {
-            eprintln!("{name} closed its connection in between, and the kernel's count with it: left out");
+            eprintln!("{name} came over another connection in the end: its count is lost, it is left out");
             continue;
         };
         let theirs = bytes / (f64::from(rounds) * (exporter_series + 5.0));
