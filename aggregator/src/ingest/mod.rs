@@ -11,9 +11,11 @@
 //! Who may speak ([`Admission`]) and where events go ([`EventSink`]) is decided elsewhere.
 
 mod admission;
+mod agent_clock;
 mod grpc;
 mod nodes;
 mod session;
+mod shared;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,7 @@ use crate::clock::Clock;
 use crate::log::{Log, Recent};
 use crate::store::{Store, lock, read, write};
 use nodes::NodeState;
-use session::Shared;
+use shared::Shared;
 
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use picket_proto::model::NodeId;
 use picket_proto::v1;
 
-use super::session::Shared;
+use super::shared::Shared;
 use crate::log::{Committed, Watermark};
 use crate::store::{Node, NodeView, lock};
 

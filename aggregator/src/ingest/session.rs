@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::task::AtomicWaker;
-use hashbrown::HashMap;
 use picket_proto::columns::{CODEC, Columns, Decoder};
 use picket_proto::v1::{self, downlink_message::Message as Down, uplink_message::Message as Up};
 use picket_proto::{columns, definitions};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
 use super::admission::{Peer, Renewed};
+use super::agent_clock::AgentClock;
 use super::nodes::NodeState;
-use super::{Inner, Options, telemetry};
+use super::shared::Shared;
+use super::{Inner, telemetry};
 use crate::log::Entry;
 use crate::store::{DefineError, Resolved, Stamp, UndefinedSeries, Writer, lock};
 use crate::transport::PeerInfo;
@@ -33,28 +33,6 @@ const MAX_SAMPLES: usize = 2 << 20;
 const MAX_EVENTS: usize = 4096;
 /// Lives with batches on their way that one stream may have.
 const MAX_LIVES: usize = 64;
-/// Commands that may wait for one agent.
-const MAX_COMMANDS: usize = 16;
-/// A batch this much older than the one before it, or newer than now, tells that the agent's clock was set.
-const CLOCK_STEP_MS: i64 = 60_000;
-
-/// What others may do to a stream.
-pub(crate) struct Shared {
-    waker: AtomicWaker,
-    opened_ms: i64,
-    greeted: AtomicBool,
-    not_after_ms: AtomicI64,
-    durable_moved: AtomicBool,
-    control: Mutex<Control>,
-}
-
-#[derive(Default)]
-struct Control {
-    goodbye: Option<v1::Goodbye>,
-    commands: VecDeque<v1::Command>,
-    waiting: HashMap<u64, oneshot::Sender<v1::CommandResult>>,
-    ended: bool,
-}
 
 /// What breaks the protocol: the stream is ended with Goodbye `protocol`.
 #[derive(Debug, thiserror::Error)]
@@ -139,84 +117,6 @@ struct Prepared {
     retired: Vec<u32>,
     pin: crate::store::Pin,
     events: Arc<Vec<v1::Event>>,
-}
-
-/// How the agent's clock stands to ours, so that a replayed sample isn't taken for a fresh one.
-#[derive(Default)]
-struct AgentClock {
-    /// To be added to the agent's times.
-    skew_ms: Option<i64>,
-    last_ms: Option<i64>,
-}
-
-impl AgentClock {
-    /// When something of the agent's time `agent_ms` happened by our clock, at most now.
-    fn ours(&mut self, agent_ms: i64, now_ms: i64) -> i64 {
-        let stepped_back = self.last_ms.is_some_and(|last| agent_ms < last.saturating_sub(CLOCK_STEP_MS));
-        self.last_ms = Some(agent_ms);
-        let skew_ms = match self.skew_ms {
-            Some(skew)
-                if !stepped_back && agent_ms.saturating_add(skew) <= now_ms.saturating_add(CLOCK_STEP_MS) =>
-            {
-                skew
-            }
-            _ => now_ms.saturating_sub(agent_ms),
-        };
-        self.skew_ms = Some(skew_ms);
-        agent_ms.saturating_add(skew_ms).min(now_ms)
-    }
-}
-
-impl Shared {
-    /// Ends the stream with a Goodbye; the first reason given stays.
-    pub fn end(&self, reason: &str, message: &str) {
-        let goodbye = || v1::Goodbye { reason: reason.to_owned(), message: message.to_owned() };
-        lock(&self.control).goodbye.get_or_insert_with(goodbye);
-        self.waker.wake();
-    }
-
-    pub fn committed(&self) {
-        self.durable_moved.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-
-    /// Queues a command. `None`: too many wait, or the stream has ended.
-    pub fn command(
-        &self,
-        id: u64,
-        command: v1::command::Command,
-    ) -> Option<oneshot::Receiver<v1::CommandResult>> {
-        let (answer, receiver) = oneshot::channel();
-        let mut control = lock(&self.control);
-        if control.ended || control.waiting.len() >= MAX_COMMANDS {
-            return None;
-        }
-        control.waiting.insert(id, answer);
-        control.commands.push_back(v1::Command { id, command: Some(command) });
-        drop(control);
-        self.waker.wake();
-        Some(receiver)
-    }
-
-    pub fn give_up(&self, id: u64) {
-        let mut control = lock(&self.control);
-        control.waiting.remove(&id);
-        control.commands.retain(|c| c.id != id);
-    }
-
-    /// Ends the stream if it is past its time.
-    pub fn check(&self, now_ms: i64, options: &Options) {
-        if now_ms >= self.not_after_ms.load(Ordering::Relaxed) {
-            self.end(
-                "expired",
-                "the certificate of this stream has ended; connect with a renewed one, or enrol again",
-            );
-        } else if !self.greeted.load(Ordering::Relaxed)
-            && now_ms.saturating_sub(self.opened_ms) > crate::clock::millis(options.hello_timeout)
-        {
-            self.end("protocol", "no Hello came in time");
-        }
-    }
 }
 
 impl Session {
@@ -663,31 +563,4 @@ impl Drop for Session {
 
 fn unix_ms(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_agents_clock() {
-        const HOUR: i64 = 3_600_000;
-        // (the agent's time, ours, when it was by ours); the agent is an hour behind.
-        let check = |steps: &[(i64, i64, i64)]| {
-            let mut clock = AgentClock { skew_ms: Some(HOUR), last_ms: None };
-            for &(agent, now, want) in steps {
-                assert_eq!(clock.ours(agent, now), want, "{steps:?}");
-            }
-        };
-        let live = (0, HOUR + 5, HOUR);
-        check(&[live, (1000, HOUR + 1000, HOUR + 1000)]);
-        // A backlog is old, up to where it ends.
-        check(&[(-5 * HOUR, HOUR, -4 * HOUR), (-4 * HOUR, HOUR, -3 * HOUR), live]);
-        // Set back two hours, set forward two hours: what comes first after that is taken for live.
-        check(&[live, (-2 * HOUR, HOUR + 10, HOUR + 10), (-2 * HOUR + 15, HOUR + 30, HOUR + 25)]);
-        check(&[live, (2 * HOUR, HOUR + 10, HOUR + 10), (2 * HOUR + 15, HOUR + 30, HOUR + 25)]);
-        // A little ahead is now.
-        check(&[live, (500, HOUR + 100, HOUR + 100)]);
-        check(&[(i64::MIN, 0, i64::MIN + HOUR), (i64::MAX, 0, 0)]);
-    }
 }
