@@ -5,12 +5,18 @@
 //! what acts for it can later stand in two processes with a socket between them. Nothing here knows of WASM.
 
 pub mod always;
+pub mod command;
+pub mod containers;
 pub mod files;
 pub mod grants;
 pub mod http;
+pub mod kmsg;
+pub mod logs;
 mod message;
+pub mod nvml;
 pub mod store;
 pub mod system;
+pub mod unix_http;
 
 mod services;
 

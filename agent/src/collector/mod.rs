@@ -243,6 +243,7 @@ impl Collector {
             blocks: blocks(timestamp_ms, &points, &timed),
             events,
             retired: pending.retired.clone(),
+            ..Record::default()
         };
         match spool.append(&record.encode_to_vec(), || snapshot(dictionary).encode_to_vec()) {
             Ok(ticket) => {

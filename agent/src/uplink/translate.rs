@@ -130,7 +130,7 @@ impl Translator {
             columns,
             events: std::mem::take(&mut record.events),
             retired: std::mem::take(&mut record.retired),
-            logs: None,
+            logs: std::mem::take(&mut record.logs),
         };
         queue.push_back(message(Message::Batch(batch)));
         Ok(Translated::Batch { undefined })

@@ -270,8 +270,9 @@ impl Session {
             }
             decoded.push(columns);
         }
-        if let Some(logs) = &batch.logs {
-            metrics::counter!(telemetry::LOGS_DROPPED).increment(logs.lines.len() as u64);
+        let lines: usize = batch.logs.iter().map(|stream| stream.lines.len()).sum();
+        if lines > 0 {
+            metrics::counter!(telemetry::LOGS_DROPPED).increment(lines as u64);
         }
         let life = current.life;
         let seen = self.lives.iter_mut().find(|l| l.life == life);

@@ -16,6 +16,8 @@ pub struct Record {
     pub events: ::prost::alloc::vec::Vec<super::super::v1::Event>,
     #[prost(uint32, repeated, tag = "6")]
     pub retired: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, repeated, tag = "7")]
+    pub logs: ::prost::alloc::vec::Vec<super::super::v1::LogStream>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Block {

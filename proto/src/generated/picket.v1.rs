@@ -149,8 +149,8 @@ pub struct Batch {
     /// Series that are no more.
     #[prost(uint32, repeated, tag = "4")]
     pub retired: ::prost::alloc::vec::Vec<u32>,
-    #[prost(message, optional, tag = "5")]
-    pub logs: ::core::option::Option<LogLines>,
+    #[prost(message, repeated, tag = "5")]
+    pub logs: ::prost::alloc::vec::Vec<LogStream>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Label {
@@ -182,12 +182,15 @@ pub struct Event {
     #[prost(bool, tag = "10")]
     pub clear: bool,
 }
+/// Lines of one label set, in the order in which they were read.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct LogLines {
+pub struct LogStream {
+    /// In order of name.
     #[prost(message, repeated, tag = "1")]
     pub labels: ::prost::alloc::vec::Vec<Label>,
-    #[prost(int64, repeated, tag = "2")]
-    pub timestamps_ms: ::prost::alloc::vec::Vec<i64>,
+    /// Nanoseconds since the Unix epoch, one a line.
+    #[prost(sfixed64, repeated, tag = "2")]
+    pub timestamps_ns: ::prost::alloc::vec::Vec<i64>,
     #[prost(string, repeated, tag = "3")]
     pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

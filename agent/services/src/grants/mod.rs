@@ -15,9 +15,25 @@ use std::path::PathBuf;
 use picket_proto::model::PluginId;
 use serde::{Deserialize, Serialize};
 
+use crate::{command, containers, kmsg, logs, nvml, unix_http};
+
+pub(crate) use path::covers as path_covers;
 pub use path::{InvalidPattern, PathPattern, PathSet};
 pub use url::{AddressRule, RuleSet, UrlRefusal};
 pub(crate) use url::{Asked, default_port};
+
+/// The scopes of one capability among others.
+macro_rules! of {
+    ($scopes:expr, $capability:ident) => {
+        $scopes
+            .iter()
+            .filter_map(|s| match s {
+                Scope::$capability(scope) => Some(scope),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+}
 
 /// One capability with its scope: the same words in a manifest's `[[needs]]` and in the operator's
 /// `[[plugins.NAME.grants]]`.
@@ -37,6 +53,39 @@ pub enum Scope {
     Http { urls: Vec<UrlRule> },
     /// uname(2) and the local time zone.
     System {},
+    /// NVIDIA GPUs, read only.
+    Nvml(nvml::Scope),
+    /// Kernel messages.
+    Kmsg(kmsg::Scope),
+    /// What runs under a Docker-compatible engine, read only.
+    Containers(containers::Scope),
+    /// HTTP over Unix sockets.
+    UnixHttp(unix_http::Scope),
+    /// Commands that the operator defined by name.
+    Command(command::Scope),
+    /// Lines of log files, of the journal and of containers.
+    Logs(logs::Scope),
+}
+
+/// What the gate asks of a scope that has a type of its own.
+pub(crate) trait Granted: Sized + Clone {
+    /// The scope made ready for the check of each call.
+    type Compiled;
+
+    /// All of the operator's grants of this capability in one.
+    ///
+    /// # Errors
+    /// What makes no sense, in a sentence.
+    fn compile(scopes: &[&Self]) -> Result<Self::Compiled, String>;
+
+    /// The part of this need that no grant covers.
+    fn uncovered(&self, grants: &[&Self]) -> Option<Self>;
+
+    /// Stands in a refusal where the author named no need.
+    fn example() -> Self;
+
+    /// The TOML lines below `capability = …`, each with its newline.
+    fn lines(&self) -> String;
 }
 
 /// Where a plugin may send HTTP to.
@@ -118,10 +167,27 @@ pub enum Capability {
     Files,
     Http,
     System,
+    Nvml,
+    Kmsg,
+    Containers,
+    UnixHttp,
+    Command,
+    Logs,
 }
 
 impl Capability {
-    pub const ALL: [Self; 4] = [Self::Store, Self::Files, Self::Http, Self::System];
+    pub const ALL: [Self; 10] = [
+        Self::Store,
+        Self::Files,
+        Self::Http,
+        Self::System,
+        Self::Nvml,
+        Self::Kmsg,
+        Self::Containers,
+        Self::UnixHttp,
+        Self::Command,
+        Self::Logs,
+    ];
 
     /// The word in grants, and the interface's name in `picket:host`.
     pub const fn word(self) -> &'static str {
@@ -130,6 +196,12 @@ impl Capability {
             Self::Files => "files",
             Self::Http => "http",
             Self::System => "system",
+            Self::Nvml => "nvml",
+            Self::Kmsg => "kmsg",
+            Self::Containers => "containers",
+            Self::UnixHttp => "unix-http",
+            Self::Command => "command",
+            Self::Logs => "logs",
         }
     }
 
@@ -151,6 +223,12 @@ impl Scope {
             Self::Files { .. } => Capability::Files,
             Self::Http { .. } => Capability::Http,
             Self::System {} => Capability::System,
+            Self::Nvml(_) => Capability::Nvml,
+            Self::Kmsg(_) => Capability::Kmsg,
+            Self::Containers(_) => Capability::Containers,
+            Self::UnixHttp(_) => Capability::UnixHttp,
+            Self::Command(_) => Capability::Command,
+            Self::Logs(_) => Capability::Logs,
         }
     }
 }
@@ -169,6 +247,12 @@ pub(crate) enum Compiled {
     Files { read: PathSet, filesystems: PathSet, desk: crate::files::Desk },
     Http { rules: RuleSet },
     System,
+    Nvml(<nvml::Scope as Granted>::Compiled),
+    Kmsg(<kmsg::Scope as Granted>::Compiled),
+    Containers(<containers::Scope as Granted>::Compiled),
+    UnixHttp(<unix_http::Scope as Granted>::Compiled),
+    Command(<command::Scope as Granted>::Compiled),
+    Logs(<logs::Scope as Granted>::Compiled),
 }
 
 impl Grant {
@@ -182,6 +266,12 @@ impl Grant {
             Compiled::Files { .. } => Capability::Files,
             Compiled::Http { .. } => Capability::Http,
             Compiled::System => Capability::System,
+            Compiled::Nvml(_) => Capability::Nvml,
+            Compiled::Kmsg(_) => Capability::Kmsg,
+            Compiled::Containers(_) => Capability::Containers,
+            Compiled::UnixHttp(_) => Capability::UnixHttp,
+            Compiled::Command(_) => Capability::Command,
+            Compiled::Logs(_) => Capability::Logs,
         }
     }
 
@@ -282,10 +372,11 @@ impl Compiled {
         scopes: impl Iterator<Item = &'a Scope>,
     ) -> Result<Option<Self>, Refusal> {
         let malformed = |problem: String| Refusal::Malformed { operator, problem };
+        let scopes: Vec<&Scope> = scopes.filter(|s| s.capability() == capability).collect();
         let mut found = false;
         let mut store = 0;
         let (mut reads, mut mounts, mut rules) = (Vec::new(), Vec::new(), Vec::new());
-        for scope in scopes.filter(|s| s.capability() == capability) {
+        for scope in &scopes {
             found = true;
             match scope {
                 Scope::Store { bytes } => store = store.max(*bytes),
@@ -294,7 +385,7 @@ impl Compiled {
                     mounts.extend_from_slice(filesystems);
                 }
                 Scope::Http { urls } => rules.extend_from_slice(urls),
-                Scope::System {} => {}
+                _ => {}
             }
         }
         if !found {
@@ -309,6 +400,18 @@ impl Compiled {
             },
             Capability::Http => Self::Http { rules: RuleSet::new(rules).map_err(malformed)? },
             Capability::System => Self::System,
+            Capability::Nvml => Self::Nvml(nvml::Scope::compile(&of!(scopes, Nvml)).map_err(malformed)?),
+            Capability::Kmsg => Self::Kmsg(kmsg::Scope::compile(&of!(scopes, Kmsg)).map_err(malformed)?),
+            Capability::Containers => {
+                Self::Containers(containers::Scope::compile(&of!(scopes, Containers)).map_err(malformed)?)
+            }
+            Capability::UnixHttp => {
+                Self::UnixHttp(unix_http::Scope::compile(&of!(scopes, UnixHttp)).map_err(malformed)?)
+            }
+            Capability::Command => {
+                Self::Command(command::Scope::compile(&of!(scopes, Command)).map_err(malformed)?)
+            }
+            Capability::Logs => Self::Logs(logs::Scope::compile(&of!(scopes, Logs)).map_err(malformed)?),
         }))
     }
 }
@@ -347,6 +450,12 @@ fn uncovered(need: &Scope, grants: &[Scope]) -> Option<Scope> {
         Scope::System {} => {
             (!grants.iter().any(|g| matches!(g, Scope::System {}))).then_some(Scope::System {})
         }
+        Scope::Nvml(need) => need.uncovered(&of!(grants, Nvml)).map(Scope::Nvml),
+        Scope::Kmsg(need) => need.uncovered(&of!(grants, Kmsg)).map(Scope::Kmsg),
+        Scope::Containers(need) => need.uncovered(&of!(grants, Containers)).map(Scope::Containers),
+        Scope::UnixHttp(need) => need.uncovered(&of!(grants, UnixHttp)).map(Scope::UnixHttp),
+        Scope::Command(need) => need.uncovered(&of!(grants, Command)).map(Scope::Command),
+        Scope::Logs(need) => need.uncovered(&of!(grants, Logs)).map(Scope::Logs),
     }
 }
 
@@ -380,6 +489,12 @@ fn example(capability: Capability) -> Scope {
             }],
         },
         Capability::System => Scope::System {},
+        Capability::Nvml => Scope::Nvml(Granted::example()),
+        Capability::Kmsg => Scope::Kmsg(Granted::example()),
+        Capability::Containers => Scope::Containers(Granted::example()),
+        Capability::UnixHttp => Scope::UnixHttp(Granted::example()),
+        Capability::Command => Scope::Command(Granted::example()),
+        Capability::Logs => Scope::Logs(Granted::example()),
     }
 }
 
@@ -406,7 +521,7 @@ fn quoted_key(key: &str) -> String {
 }
 
 /// A TOML basic string. Rust's own escapes are TOML's but for the braces of `\u{…}`.
-fn string(text: &str) -> String {
+pub(crate) fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -420,7 +535,7 @@ fn string(text: &str) -> String {
     out
 }
 
-fn list(items: &[String]) -> String {
+pub(crate) fn list(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|i| string(i)).collect();
     format!("[{}]", quoted.join(", "))
 }
@@ -442,6 +557,12 @@ fn scope_lines(scope: &Scope) -> String {
             out.push_str(&format!("urls = [\n{},\n]\n", rules.join(",\n")));
         }
         Scope::System {} => {}
+        Scope::Nvml(scope) => out.push_str(&scope.lines()),
+        Scope::Kmsg(scope) => out.push_str(&scope.lines()),
+        Scope::Containers(scope) => out.push_str(&scope.lines()),
+        Scope::UnixHttp(scope) => out.push_str(&scope.lines()),
+        Scope::Command(scope) => out.push_str(&scope.lines()),
+        Scope::Logs(scope) => out.push_str(&scope.lines()),
     }
     out
 }
