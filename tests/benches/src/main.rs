@@ -17,11 +17,11 @@ use clap::Parser;
 
 use crate::setup::Places;
 
-const ROWS: [&str; 6] = ["agent", "ingest", "wire", "exposition", "streams", "tax"];
+const ROWS: [&str; 7] = ["agent", "ingest", "wire", "exposition", "streams", "tax", "flat"];
 
 #[derive(Parser)]
 struct Args {
-    /// Rows to measure; all of them when none is named.
+    /// Rows to measure; all of them but `flat` when none is named.
     rows: Vec<String>,
     /// Where the figures go as JSON.
     #[arg(long)]
@@ -32,6 +32,9 @@ struct Args {
     /// Smaller sizes, to see that it works: the figures are not for publishing.
     #[arg(long)]
     quick: bool,
+    /// How long the row `flat` takes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u32,
     #[arg(long, default_value = "target/release")]
     binaries: PathBuf,
     #[arg(long, default_value = "target/small/picket-agent")]
@@ -69,6 +72,9 @@ async fn main() -> Result<()> {
     }
     if wanted("tax") {
         figures.extend(rows::tax::measure(&places, args.runs, args.quick)?);
+    }
+    if args.rows.iter().any(|row| row == "flat") {
+        figures.extend(rows::flat::measure(&places, args.minutes).await?);
     }
     print!("{}", report::table(&figures));
     if let Some(path) = args.json {

@@ -52,6 +52,11 @@ impl Server {
         self.status_bytes("VmRSS:")
     }
 
+    /// Resident bytes that no file is behind: heap, stacks, memories of plugins (proc(5), `status`, `RssAnon`).
+    pub fn anonymous_rss(&self) -> Result<u64> {
+        self.status_bytes("RssAnon:")
+    }
+
     /// The most that was resident since the mark was reset through `clear_refs` (proc(5), `status`, `VmHWM`).
     pub fn peak_rss(&self) -> Result<u64> {
         self.status_bytes("VmHWM:")

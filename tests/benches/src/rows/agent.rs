@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::process::{Server, free_port, until};
 use crate::report::Figure;
-use crate::setup::{Places, get};
+use crate::setup::{Aggregator, Places, get};
 
 const ROW: &str = "agent";
 /// What the `node` plugin reads.
@@ -122,6 +122,22 @@ pub async fn agent(places: &Places, dir: &Path, plugins: &[&str], interval: &str
     .await
     .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
     Ok((server, port))
+}
+
+/// Lets the agent whose folder is `dir` stream to an aggregator, as `node`.
+pub fn join(aggregator: &Aggregator, dir: &Path, node: &str) -> Result<()> {
+    let (certificate, key) = aggregator.authority.client_pem(node)?;
+    std::fs::write(dir.join("client.pem"), certificate)?;
+    std::fs::write(dir.join("client.key"), key)?;
+    std::fs::create_dir_all(dir.join("conf.d"))?;
+    let at = dir.display();
+    let config = format!(
+        "[uplink]\naggregator = \"localhost:{}\"\ncertificate = \"{at}/client.pem\"\nkey = \"{at}/client.key\"\n\
+         authorities = \"{}/ca.pem\"\n",
+        aggregator.uplink,
+        aggregator.authority.files.display()
+    );
+    Ok(std::fs::write(dir.join("conf.d/uplink.toml"), config)?)
 }
 
 const GRANTS: &str = r#"[[plugins.NAME.grants]]

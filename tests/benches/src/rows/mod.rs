@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod exposition;
+pub mod flat;
 pub mod ingest;
 pub mod streams;
 pub mod tax;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{Server, free_port, until};
 use crate::report::Figure;
-use crate::rows::agent::COLLECTORS;
+use crate::rows::agent::{COLLECTORS, join};
 use crate::setup::{Aggregator, Places, get, prometheus, victoria};
 
 const ROW: &str = "wire";
@@ -26,19 +26,7 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
     let at = dir_path.display();
 
     let aggregator = Aggregator::start(places).await?;
-    let (certificate, key) = aggregator.authority.client_pem("wire-node")?;
-    std::fs::write(dir_path.join("client.pem"), certificate)?;
-    std::fs::write(dir_path.join("client.key"), key)?;
-    std::fs::create_dir_all(dir_path.join("conf.d"))?;
-    std::fs::write(
-        dir_path.join("conf.d/uplink.toml"),
-        format!(
-            "[uplink]\naggregator = \"localhost:{}\"\ncertificate = \"{at}/client.pem\"\nkey = \"{at}/client.key\"\n\
-             authorities = \"{}/ca.pem\"\n",
-            aggregator.uplink,
-            aggregator.authority.files.display()
-        ),
-    )?;
+    join(&aggregator, &dir_path, "wire-node")?;
     let _agent = crate::rows::agent::agent(places, &dir_path, &["node"], &format!("{interval}s")).await?;
 
     let mut peers: Vec<(&str, Server, u16)> = Vec::new();
