@@ -1,6 +1,11 @@
 //! The SDK in a guest: the contract's generated bindings, and their translation to the SDK's own types. Nothing of
 //! this is public to plugins.
 
+#[path = "guest/kmsg.rs"]
+mod kmsg;
+#[path = "guest/nvml.rs"]
+mod nvml;
+
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
@@ -49,6 +54,8 @@ use source::picket::host;
 use source::picket::source::sink;
 use source::picket::types::types as wit;
 
+pub(crate) use kmsg::kmsg_read;
+pub(crate) use nvml::nvml_snapshot;
 pub use sink::{Point, TimedPoint};
 
 /// Where a plugin crate keeps its one runner.

@@ -6,6 +6,8 @@ wasmtime::component::bindgen!({
     imports: {
         "picket:host/files": async | trappable,
         "picket:host/http": async | trappable,
+        "picket:host/kmsg": async | trappable,
+        "picket:host/nvml": async | trappable,
         "picket:host/store": async | trappable,
         "picket:host/system": async | trappable,
         default: trappable,

@@ -1,6 +1,9 @@
 //! The host's side of the contract's imports: conversion of types and nothing else. Every effect lies in
 //! [`picket_agent_services`] behind a grant.
 
+mod kmsg;
+mod nvml;
+
 use picket_agent_services::grants::Capability;
 use picket_agent_services::{Request, Response, always, files, http, store, system};
 use picket_proto::model::{MetricType, Part, Severity};

@@ -54,10 +54,10 @@ impl Linked {
                 Capability::Files => wit::files::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::Http => wit::http::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::System => wit::system::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
+                Capability::Nvml => wit::nvml::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
+                Capability::Kmsg => wit::kmsg::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 // In no version of the contract yet: no component can import them.
-                Capability::Nvml
-                | Capability::Kmsg
-                | Capability::Containers
+                Capability::Containers
                 | Capability::UnixHttp
                 | Capability::Command
                 | Capability::Logs => {}

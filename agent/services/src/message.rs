@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{files, http, store, system};
+use crate::{files, http, kmsg, nvml, store, system};
 
 /// One effect that a plugin asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum Request {
     /// Sent all at once; a slow one delays the answer, not the others.
     Http(Vec<http::Request>),
     System(system::Request),
+    Nvml(nvml::Request),
+    Kmsg(kmsg::Request),
 }
 
 /// The answer to the [`Request`] of the same name.
@@ -22,6 +24,8 @@ pub enum Response {
     /// In the order of the requests.
     Http(Vec<Result<http::Answer, http::Error>>),
     System(system::Answer),
+    Nvml(Result<nvml::Answer, nvml::Error>),
+    Kmsg(Result<kmsg::Answer, kmsg::Error>),
     /// The grant is for another capability than the request: a fault of the caller, not of the plugin.
     Mismatch,
 }

@@ -8,8 +8,10 @@ use super::world::World;
 use crate::event::Event;
 use crate::files::{Entry, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
+use crate::kmsg::{KmsgError, Page};
 use crate::log::Level;
 use crate::model::{FamilyDef, SeriesDef, SinkError};
+use crate::nvml::NvmlError;
 use crate::store::StoreError;
 use crate::system::{TimeZone, Uname};
 
@@ -148,4 +150,19 @@ pub(crate) fn send(request: &Request) -> Result<Response, HttpError> {
 
 pub(crate) fn send_many(requests: &[Request]) -> Vec<Result<Response, HttpError>> {
     requests.iter().map(send).collect()
+}
+
+pub(crate) fn nvml_snapshot(max_age: u32) -> Result<(u64, String), NvmlError> {
+    let no_host = || NvmlError::NoDriver("the test's host has none".to_owned());
+    // The world is free while the test's closure runs.
+    let mut snapshots = world(|w| w.nvml.take()).flatten().ok_or_else(no_host)?;
+    let given = snapshots(max_age);
+    world(|w| w.nvml = Some(snapshots));
+    let taken_ms = now() / 1_000_000;
+    given.map(|document| (taken_ms, document.to_string()))
+}
+
+pub(crate) fn kmsg_read(after: Option<&str>, most: u32) -> Result<Page, KmsgError> {
+    let no_host = || KmsgError::Unavailable("no host".to_owned());
+    world(|w| w.kmsg.read(after, most)).unwrap_or_else(|| Err(no_host()))
 }

@@ -5,6 +5,7 @@
 //! stands in a collect once. A break of it is a [`Host::failures`] entry, as it would be in production.
 
 pub(crate) mod backend;
+mod gpu;
 mod sink;
 mod text;
 mod world;
@@ -16,7 +17,9 @@ use std::time::Duration;
 
 use crate::files::{FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
+use crate::kmsg::KmsgError;
 use crate::log::Level;
+use crate::nvml::NvmlError;
 use crate::runner::{ControlFailure, Runner};
 use crate::system::{TimeZone, Uname};
 use crate::{Controllable, Event, Failure, Refused, Source};
@@ -124,6 +127,37 @@ impl<P: Source> Host<P> {
         answer: impl FnMut(&Request) -> Result<Response, HttpError> + 'static,
     ) -> &mut Self {
         self.world.borrow_mut().http = Some(Rc::new(RefCell::new(answer)));
+        self
+    }
+
+    /// Answers `nvml::snapshot`, given the age in milliseconds that the plugin asked for, with a document as
+    /// [`crate::nvml::Snapshot::parse`] reads it; without it there is no driver.
+    pub fn nvml(
+        &mut self,
+        snapshot: impl FnMut(u32) -> Result<serde_json::Value, NvmlError> + 'static,
+    ) -> &mut Self {
+        self.world.borrow_mut().nvml = Some(Box::new(snapshot));
+        self
+    }
+
+    /// The kernel writes a message now.
+    pub fn kernel_message(&mut self, text: &str) -> &mut Self {
+        let mut world = self.world.borrow_mut();
+        let now_ms = u64::try_from(world.now().as_millis()).unwrap_or(u64::MAX);
+        world.kmsg.append(now_ms, text);
+        drop(world);
+        self
+    }
+
+    /// Makes reading kernel messages fail, or work again.
+    pub fn broken_kmsg(&mut self, error: Option<KmsgError>) -> &mut Self {
+        self.world.borrow_mut().kmsg.error = error;
+        self
+    }
+
+    /// The next page says that so many messages were lost before it.
+    pub fn lost_kernel_messages(&mut self, lost: u64) -> &mut Self {
+        self.world.borrow_mut().kmsg.lost = lost;
         self
     }
 

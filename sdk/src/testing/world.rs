@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::gpu::{Kmsg, Snapshots};
 use super::sink::Sink;
 use crate::files::{Entry, EntryKind, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
@@ -29,6 +30,8 @@ pub(crate) struct World {
     pub uname: Option<Uname>,
     pub zone: TimeZone,
     pub http: Option<Answer>,
+    pub nvml: Option<Snapshots>,
+    pub kmsg: Kmsg,
     pub store: Store,
     pub log: Vec<(Level, String)>,
 }
@@ -48,6 +51,8 @@ impl Default for World {
             uname: None,
             zone: TimeZone { name: "UTC".to_owned(), offset_seconds: 0 },
             http: None,
+            nvml: None,
+            kmsg: Kmsg::default(),
             store: Store::default(),
             log: Vec::new(),
         }

@@ -22,6 +22,8 @@ pub struct Answer {
     pub cursor: String,
     /// Messages that the kernel overwrote before they were read.
     pub lost: u64,
+    /// Later ones are there.
+    pub more: bool,
 }
 
 /// A record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg).
