@@ -70,4 +70,40 @@ impl Event {
         self.timestamp_ms = Some(timestamp_ms);
         self
     }
+
+    /// What it says, for tests.
+    pub fn view(&self) -> EventView<'_> {
+        EventView {
+            kind: &self.kind,
+            severity: self.severity,
+            subject: (&self.subject.0, &self.subject.1),
+            message: &self.message,
+            attributes: &self.attributes,
+            key: &self.key,
+            clear: self.clear,
+            timestamp_ms: self.timestamp_ms,
+        }
+    }
+}
+
+/// What an [`Event`] says; see [`Event::view`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct EventView<'a> {
+    pub kind: &'a str,
+    pub severity: Severity,
+    /// Kind and name.
+    pub subject: (&'a str, &'a str),
+    pub message: &'a str,
+    pub attributes: &'a [(String, String)],
+    pub key: &'a str,
+    pub clear: bool,
+    pub timestamp_ms: Option<u64>,
+}
+
+impl EventView<'_> {
+    /// The value of an attribute.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
 }

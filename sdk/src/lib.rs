@@ -50,6 +50,7 @@ mod series;
 mod source;
 
 pub mod clock;
+pub mod containers;
 pub mod files;
 pub mod http;
 pub mod kmsg;
@@ -58,6 +59,7 @@ pub mod nvml;
 pub mod random;
 pub mod store;
 pub mod system;
+pub mod unix_http;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -75,7 +77,7 @@ use testing::backend as sys;
 
 pub use describe::Describe;
 pub use dynamic::{DynamicFamily, FamilyDefinition};
-pub use event::{Event, Severity};
+pub use event::{Event, EventView, Severity};
 pub use families::{CounterFamily, GaugeFamily, HistogramFamily, InfoFamily, StateSetFamily, UnknownFamily};
 pub use model::{MetricType, Part};
 pub use series::{Counter, Gauge, Histogram, Info, KeptCounter, KeptGauge, StateSet, Unknown};

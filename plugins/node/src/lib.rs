@@ -12,6 +12,7 @@ mod cpu;
 mod disk;
 mod filesystem;
 mod filter;
+mod infiniband;
 mod loadavg;
 mod meminfo;
 mod network;
@@ -34,6 +35,7 @@ pub struct Node {
     cpu: cpu::Cpu,
     disk: disk::Disks,
     filesystem: filesystem::FileSystems,
+    infiniband: infiniband::InfiniBand,
     loadavg: loadavg::LoadAverage,
     meminfo: meminfo::Memory,
     network: network::Network,
@@ -53,6 +55,7 @@ impl Source for Node {
             cpu: cpu::Cpu::new(d),
             disk: disk::Disks::new(d),
             filesystem: filesystem::FileSystems::new(d),
+            infiniband: infiniband::InfiniBand::new(d),
             loadavg: loadavg::LoadAverage::new(d),
             meminfo: meminfo::Memory::new(d),
             network: network::Network::new(d),
@@ -67,6 +70,7 @@ impl Source for Node {
     fn configure(&mut self, settings: Settings) -> Result<(), Failure> {
         self.disk.configure(&settings.diskstats)?;
         self.filesystem.configure(&settings.filesystem)?;
+        self.infiniband.configure(&settings.infiniband)?;
         self.network.configure(&settings.netdev)?;
         self.vmstat.configure(&settings.vmstat)?;
         self.cpu.configure(&settings.cpu);
@@ -97,6 +101,7 @@ impl Source for Node {
         };
         part(on.diskstats.enabled, &mut |c| self.disk.collect(c));
         part(on.filesystem.enabled, &mut |c| self.filesystem.collect(c));
+        part(on.infiniband.enabled, &mut |c| self.infiniband.collect(c));
         part(on.loadavg.enabled, &mut |_| self.loadavg.collect());
         part(on.meminfo.enabled, &mut |c| self.meminfo.collect(c));
         part(on.netdev.enabled, &mut |c| self.network.collect(c));

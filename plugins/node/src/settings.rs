@@ -11,6 +11,7 @@ pub struct Settings {
     pub cpu: Cpu,
     pub diskstats: DiskStats,
     pub filesystem: FileSystem,
+    pub infiniband: InfiniBand,
     pub loadavg: Plain,
     pub meminfo: Plain,
     pub netdev: NetDev,
@@ -74,6 +75,19 @@ table!(
             sysfs|tracefs)$",
         /// The only types to take.
         fs_types_include: String = "",
+    }
+);
+table!(
+    /// `node_infiniband_*`
+    InfiniBand {
+        /// Adapters to leave out.
+        device_exclude: String = "",
+        /// The only adapters to take.
+        device_include: String = "",
+        /// Whether links that go down are events.
+        events: bool = true,
+        /// How long a link must be active without going down before its event ends.
+        stable_seconds: u64 = 60u64,
     }
 );
 table!(

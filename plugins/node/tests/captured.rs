@@ -344,3 +344,56 @@ mod foreign_bytes {
         }
     }
 }
+
+/// Each step: the state, the adapter's own count of times that the link went down, seconds to wait before, and the
+/// events that must come of it, as clear or not.
+#[test]
+fn a_flapping_link_is_one_event_with_an_end() {
+    let port = "/sys/class/infiniband/mlx5_0/ports/1";
+    let mut host = host();
+    let mut step = |state: &str, downed: u64, wait: u64| {
+        host.advance(Duration::from_secs(wait));
+        host.file(&format!("{port}/state"), format!("{state}\n"));
+        host.file(&format!("{port}/counters/link_downed"), format!("{downed}\n"));
+        host.collect().unwrap();
+        assert_eq!(host.failures(), []);
+        let events = host.take_events();
+        events.iter().filter(|e| e.view().key == "mlx5_0/1").map(|e| e.view().clear).collect::<Vec<_>>()
+    };
+    for (state, downed, wait, want) in [
+        // What was open before a restart ends with the first look.
+        ("4: ACTIVE", 7, 15, &[true][..]),
+        ("4: ACTIVE", 7, 15, &[]),
+        ("1: DOWN", 7, 15, &[false]),
+        ("1: DOWN", 8, 15, &[]),
+        ("4: ACTIVE", 8, 15, &[]),
+        ("2: INIT", 9, 15, &[]),
+        ("4: ACTIVE", 9, 15, &[]),
+        ("4: ACTIVE", 9, 30, &[]),
+        ("4: ACTIVE", 9, 31, &[true]),
+        // Too short to be seen, but counted.
+        ("4: ACTIVE", 10, 15, &[false]),
+        ("4: ACTIVE", 10, 59, &[]),
+        ("4: ACTIVE", 10, 2, &[true]),
+        // A counter that was reset says nothing.
+        ("4: ACTIVE", 0, 15, &[]),
+    ] {
+        assert_eq!(step(state, downed, wait), want, "{state} {downed} after {wait} s");
+    }
+}
+
+/// A port that was never active is one that nobody plugged in; one whose adapter vanishes went down.
+#[test]
+fn a_port_that_was_never_up_is_no_event_and_a_lost_adapter_is_one() {
+    let mut host = host();
+    host.collect().unwrap();
+    let events = host.take_events();
+    let keys: Vec<&str> = events.iter().map(|e| e.view().key).collect();
+    assert!(!keys.iter().any(|k| k.starts_with("mlx4_0")), "{keys:?}");
+    host.broken_file("/sys/class/infiniband", FilesError::NotFound("/sys/class/infiniband".into()));
+    host.collect().unwrap();
+    let events = host.take_events();
+    let mut lost: Vec<&str> = events.iter().map(|e| e.view()).filter(|e| !e.clear).map(|e| e.key).collect();
+    lost.sort_unstable();
+    assert_eq!(lost, ["irdma0/1", "mlx5_0/1", "mlx5_bond_0/1"]);
+}

@@ -12,10 +12,11 @@ use std::time::Duration;
 const MOUNT_POINTS: &str =
     "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
 
-const COLLECTORS: [&str; 11] = [
+const COLLECTORS: [&str; 12] = [
     "cpu",
     "diskstats",
     "filesystem",
+    "infiniband",
     "loadavg",
     "meminfo",
     "netdev",
