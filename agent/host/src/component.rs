@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 
 use picket_agent_services::grants::Capability;
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{
+    ComponentAlias, ComponentExternalKind, ComponentType, ComponentTypeRef, Encoding,
+    InstanceTypeDeclaration, Parser, Payload,
+};
 
 use crate::error::codes::{self, Code};
 use crate::manifest::{self, Manifest};
@@ -147,6 +150,7 @@ fn what_else(bytes: &[u8]) -> String {
 /// The outermost level of a component.
 #[derive(Debug, Default)]
 struct Outline {
+    /// Only those that hold a function: an interface that is imported for its types alone gives nothing.
     imports: Vec<String>,
     exports: Vec<String>,
     manifests: Vec<Vec<u8>>,
@@ -160,6 +164,8 @@ impl Outline {
         };
         let mut outline = Self::default();
         let mut depth = 0usize;
+        // Of each type: does an instance of it hold more than types? What can't be told is held to.
+        let mut holds: Vec<bool> = Vec::new();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.map_err(damaged)? {
                 Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
@@ -172,12 +178,38 @@ impl Outline {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
-                        outline.imports.push(import.map_err(damaged)?.name.name.to_owned());
+                        let import = import.map_err(damaged)?;
+                        let empty = match import.ty {
+                            ComponentTypeRef::Instance(i) => holds.get(i as usize) == Some(&false),
+                            _ => false,
+                        };
+                        if matches!(import.ty, ComponentTypeRef::Type(_)) {
+                            holds.push(true);
+                        }
+                        if !empty {
+                            outline.imports.push(import.name.name.to_owned());
+                        }
                     }
                 }
                 Payload::ComponentExportSection(section) if depth == 0 => {
                     for export in section {
-                        outline.exports.push(export.map_err(damaged)?.name.name.to_owned());
+                        let export = export.map_err(damaged)?;
+                        if export.kind == ComponentExternalKind::Type {
+                            holds.push(true);
+                        }
+                        outline.exports.push(export.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentTypeSection(section) if depth == 0 => {
+                    for ty in section {
+                        holds.push(holds_more_than_types(&ty.map_err(damaged)?));
+                    }
+                }
+                Payload::ComponentAliasSection(section) if depth == 0 => {
+                    for alias in section {
+                        if is_type_alias(&alias.map_err(damaged)?) {
+                            holds.push(true);
+                        }
                     }
                 }
                 Payload::CustomSection(section) if depth == 0 && section.name() == manifest::SECTION => {
@@ -209,6 +241,21 @@ impl Outline {
         }
         let message = format!("the component imports {}, which this agent does not have", listed(&unknown));
         Err(Unfit { code: &codes::UNKNOWN_IMPORT, message })
+    }
+}
+
+fn holds_more_than_types(ty: &ComponentType<'_>) -> bool {
+    let ComponentType::Instance(declarations) = ty else { return true };
+    declarations.iter().any(|d| {
+        matches!(d, InstanceTypeDeclaration::Export { ty, .. } if !matches!(ty, ComponentTypeRef::Type(_)))
+    })
+}
+
+fn is_type_alias(alias: &ComponentAlias<'_>) -> bool {
+    match alias {
+        ComponentAlias::InstanceExport { kind, .. } => *kind == ComponentExternalKind::Type,
+        ComponentAlias::Outer { kind, .. } => *kind == wasmparser::ComponentOuterAliasKind::Type,
+        ComponentAlias::CoreInstanceExport { .. } => false,
     }
 }
 

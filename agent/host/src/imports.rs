@@ -1,8 +1,10 @@
 //! The host's side of the contract's imports: conversion of types and nothing else. Every effect lies in
 //! [`picket_agent_services`] behind a grant.
 
+mod containers;
 mod kmsg;
 mod nvml;
+mod unix_http;
 
 use picket_agent_services::grants::Capability;
 use picket_agent_services::{Request, Response, always, files, http, store, system};

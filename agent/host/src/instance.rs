@@ -56,11 +56,12 @@ impl Linked {
                 Capability::System => wit::system::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::Nvml => wit::nvml::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::Kmsg => wit::kmsg::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
+                Capability::Containers => {
+                    wit::containers::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?
+                }
+                Capability::UnixHttp => wit::unix_http::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 // In no version of the contract yet: no component can import them.
-                Capability::Containers
-                | Capability::UnixHttp
-                | Capability::Command
-                | Capability::Logs => {}
+                Capability::Command | Capability::Logs => {}
             }
         }
         let pre = linker.instantiate_pre(component)?;

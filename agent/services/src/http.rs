@@ -4,8 +4,10 @@
 //! address is checked, and the connection goes to an address that was checked. A redirect is an answer like any other,
 //! so that the plugin's next request is checked like its first. A secret is read by the host when it is needed and put
 //! into its header after the plugin's own headers were checked; neither the request nor the answer's caller sees it.
+//!
+//! What goes over the wire ([`wire`]) and what a request must look like ([`parse`], [`headers`]) serves Unix sockets too.
 
-mod wire;
+pub(crate) mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -86,14 +88,10 @@ pub enum Error {
 /// A request that passed the rules.
 #[derive(Debug)]
 struct Checked {
-    method: Method,
     https: bool,
     host: String,
     port: u16,
-    /// The path with its query, as it goes on the wire.
-    target: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
+    outgoing: wire::Outgoing,
     timeout: Duration,
     addresses: AddressRule,
     secret: Option<SecretRule>,
@@ -173,11 +171,12 @@ impl Client {
         let work = async {
             if let Some(secret) = checked.secret.take() {
                 let (name, value) = read_secret(&secret).await?;
-                checked.headers.insert(name, value);
+                checked.outgoing.headers.insert(name, value);
             }
             let addresses = resolve(&checked).await?;
             let tls = if checked.https { Some(self.tls()?) } else { None };
-            wire::exchange(checked, &addresses, tls, self.body_bytes).await
+            let Checked { host, port, outgoing, .. } = checked;
+            wire::exchange(&host, port, outgoing, &addresses, tls, self.body_bytes).await
         };
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             Err(Error::TimedOut(format!("{place}: no whole answer within {} ms", limit.as_millis())))
@@ -208,7 +207,32 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServicesErro
     if list.is_empty() { Err(failed("it holds no certificate".to_owned())) } else { Ok(list) }
 }
 
-fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Checked, Error> {
+/// What a request's words say, before any rule was asked.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub scheme: String,
+    /// Without brackets, in lower case.
+    pub host: String,
+    pub port: u16,
+    pub path: String,
+    /// The path with its query, as it goes on the wire.
+    pub target: String,
+    pub method: Method,
+}
+
+impl Parsed {
+    /// What the header `Host` says.
+    pub fn host_header(&self) -> String {
+        let name = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == crate::grants::default_port(&self.scheme) {
+            name
+        } else {
+            format!("{name}:{}", self.port)
+        }
+    }
+}
+
+pub(crate) fn parse(request: &Request) -> Result<Parsed, Error> {
     let invalid = |what: String| Error::Invalid(what);
     let shown: String = request.url.chars().take(256).collect();
     let uri: Uri = request.url.parse().map_err(|e| invalid(format!("the URL {shown:?}: {e}")))?;
@@ -233,33 +257,41 @@ fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Chec
     let method = Method::from_bytes(request.method.as_bytes()).map_err(|_| {
         invalid(format!("the method {:?}", request.method.chars().take(32).collect::<String>()))
     })?;
+    let target = uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
+    Ok(Parsed { scheme, host, port, path: uri.path().to_owned(), target, method })
+}
+
+fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Checked, Error> {
+    let parsed = parse(&request)?;
     let asked = crate::grants::Asked {
-        scheme: &scheme,
-        host: &host,
-        port,
-        path: uri.path(),
-        method: method.as_str(),
+        scheme: &parsed.scheme,
+        host: &parsed.host,
+        port: parsed.port,
+        path: &parsed.path,
+        method: parsed.method.as_str(),
         secret: request.secret.as_deref(),
     };
     let (rule, addresses) = rules.find(asked).map_err(|e| Error::Denied(e.to_string()))?;
     let secret = request.secret.as_ref().and(rule.secret.clone());
     let headers = headers(&request.headers, secret.as_ref())?;
-    let asked_time = request.timeout.map_or(node_limit, |ms| Duration::from_millis(u64::from(ms)));
-    Ok(Checked {
-        method,
-        https: scheme == "https",
-        target: uri.path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned()),
-        host,
-        port,
+    let timeout = timeout(request.timeout, node_limit);
+    let outgoing = wire::Outgoing {
+        host: parsed.host_header(),
+        method: parsed.method,
+        target: parsed.target,
         headers,
         body: request.body,
-        timeout: asked_time.min(node_limit),
-        addresses,
-        secret,
-    })
+    };
+    let https = parsed.scheme == "https";
+    Ok(Checked { https, host: parsed.host, port: parsed.port, outgoing, timeout, addresses, secret })
 }
 
-fn headers(list: &[(String, String)], secret: Option<&SecretRule>) -> Result<HeaderMap, Error> {
+/// What a request asks for, within what the node allows.
+pub(crate) fn timeout(asked: Option<u32>, node_limit: Duration) -> Duration {
+    asked.map_or(node_limit, |ms| Duration::from_millis(u64::from(ms))).min(node_limit)
+}
+
+pub(crate) fn headers(list: &[(String, String)], secret: Option<&SecretRule>) -> Result<HeaderMap, Error> {
     let bytes: usize = list.iter().map(|(n, v)| n.len() + v.len()).sum();
     if list.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
         return Err(Error::Invalid(format!(
@@ -285,7 +317,7 @@ fn headers(list: &[(String, String)], secret: Option<&SecretRule>) -> Result<Hea
     Ok(map)
 }
 
-async fn read_secret(rule: &SecretRule) -> Result<(HeaderName, HeaderValue), Error> {
+pub(crate) async fn read_secret(rule: &SecretRule) -> Result<(HeaderName, HeaderValue), Error> {
     let failed = |why: String| Error::Invalid(format!("the secret {:?} {why}", rule.name));
     let file = rule.file.as_ref().ok_or_else(|| failed("has no file".to_owned()))?;
     let text = tokio::fs::read_to_string(file).await.map_err(|e| failed(format!("cannot be read: {e}")))?;

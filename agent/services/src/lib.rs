@@ -14,6 +14,7 @@ pub mod kmsg;
 pub mod logs;
 mod message;
 pub mod nvml;
+mod socket;
 pub mod store;
 pub mod system;
 pub mod unix_http;

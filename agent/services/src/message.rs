@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{files, http, kmsg, nvml, store, system};
+use crate::{containers, files, http, kmsg, nvml, store, system, unix_http};
 
 /// One effect that a plugin asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum Request {
     /// Sent all at once; a slow one delays the answer, not the others.
     Http(Vec<http::Request>),
     System(system::Request),
+    Containers(containers::Request),
+    UnixHttp(unix_http::Request),
     Nvml(nvml::Request),
     Kmsg(kmsg::Request),
 }
@@ -24,6 +26,8 @@ pub enum Response {
     /// In the order of the requests.
     Http(Vec<Result<http::Answer, http::Error>>),
     System(system::Answer),
+    Containers(Result<containers::Answer, containers::Error>),
+    UnixHttp(Result<http::Answer, http::Error>),
     Nvml(Result<nvml::Answer, nvml::Error>),
     Kmsg(Result<kmsg::Answer, kmsg::Error>),
     /// The grant is for another capability than the request: a fault of the caller, not of the plugin.

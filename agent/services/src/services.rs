@@ -36,6 +36,13 @@ pub struct ServiceLimits {
     pub http_time: Duration,
     /// The longest body of an answer, in bytes.
     pub http_body_bytes: usize,
+    /// How long the container engines together may take for one call.
+    pub engine_time: Duration,
+    /// The most containers of one call.
+    pub engine_ids: usize,
+    /// The most of a container's output in one call, in bytes and in lines.
+    pub log_bytes: usize,
+    pub log_lines: usize,
 }
 
 impl Default for ServiceLimits {
@@ -47,6 +54,10 @@ impl Default for ServiceLimits {
             http_requests: 64,
             http_time: Duration::from_secs(5),
             http_body_bytes: 8 << 20,
+            engine_time: Duration::from_secs(3),
+            engine_ids: 256,
+            log_bytes: 1 << 20,
+            log_lines: 5_000,
         }
     }
 }
@@ -91,6 +102,12 @@ impl Services {
             }
             (Compiled::Http { rules }, Request::Http(requests)) => {
                 Response::Http(self.http.send_many(rules, requests).await)
+            }
+            (Compiled::Containers(permit), Request::Containers(request)) => {
+                Response::Containers(crate::containers::call(permit, &self.limits, request).await)
+            }
+            (Compiled::UnixHttp(rules), Request::UnixHttp(request)) => {
+                Response::UnixHttp(crate::unix_http::send(rules, &self.limits, request).await)
             }
             (Compiled::System, Request::System(request)) => Response::System(crate::system::answer(request)),
             _ => Response::Mismatch,

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::world::World;
+use crate::containers::{ContainersError, Listing, LogPage};
 use crate::event::Event;
 use crate::files::{Entry, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
@@ -165,4 +166,37 @@ pub(crate) fn nvml_snapshot(max_age: u32) -> Result<(u64, String), NvmlError> {
 pub(crate) fn kmsg_read(after: Option<&str>, most: u32) -> Result<Page, KmsgError> {
     let no_host = || KmsgError::Unavailable("no host".to_owned());
     world(|w| w.kmsg.read(after, most)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn unix_send(socket: &str, request: &Request) -> Result<Response, HttpError> {
+    match world(|w| w.unix_http.clone()).flatten() {
+        Some(answer) => (answer.borrow_mut())(socket, request),
+        None => Err(HttpError::Denied(socket.to_owned())),
+    }
+}
+
+fn no_engine<T>() -> Result<T, ContainersError> {
+    Err(ContainersError::Denied("the test's host has no engine".to_owned()))
+}
+
+pub(crate) fn containers_list(all: bool) -> Result<Listing, ContainersError> {
+    world(|w| w.engine.as_ref().map(|e| e.list(all))).flatten().map_or_else(no_engine, Ok)
+}
+
+pub(crate) fn containers_inspect(ids: &[String]) -> Vec<Result<String, ContainersError>> {
+    let one = |id: &String| world(|w| w.engine.as_ref().map(|e| e.inspect(id))).flatten();
+    ids.iter().map(|id| one(id).unwrap_or_else(no_engine)).collect()
+}
+
+pub(crate) fn containers_stats(ids: &[String]) -> Vec<Result<String, ContainersError>> {
+    let one = |id: &String| world(|w| w.engine.as_ref().map(|e| e.stats_of(id))).flatten();
+    ids.iter().map(|id| one(id).unwrap_or_else(no_engine)).collect()
+}
+
+pub(crate) fn containers_logs(
+    id: &str,
+    since_ns: Option<u64>,
+    tail: Option<u32>,
+) -> Result<LogPage, ContainersError> {
+    world(|w| w.engine.as_ref().map(|e| e.logs(id, since_ns, tail))).flatten().unwrap_or_else(no_engine)
 }

@@ -5,6 +5,7 @@
 //! stands in a collect once. A break of it is a [`Host::failures`] entry, as it would be in production.
 
 pub(crate) mod backend;
+mod engine;
 mod gpu;
 mod sink;
 mod text;
@@ -24,6 +25,7 @@ use crate::runner::{ControlFailure, Runner};
 use crate::system::{TimeZone, Uname};
 use crate::{Controllable, Event, Failure, Refused, Source};
 
+pub use engine::Engine;
 pub use sink::{DeclaredFamily, Sample};
 
 use world::World;
@@ -158,6 +160,22 @@ impl<P: Source> Host<P> {
     /// The next page says that so many messages were lost before it.
     pub fn lost_kernel_messages(&mut self, lost: u64) -> &mut Self {
         self.world.borrow_mut().kmsg.lost = lost;
+        self
+    }
+
+    /// Answers the plugin's requests over Unix sockets, given the socket's path; without it they are
+    /// [`HttpError::Denied`].
+    pub fn unix_http(
+        &mut self,
+        answer: impl FnMut(&str, &Request) -> Result<Response, HttpError> + 'static,
+    ) -> &mut Self {
+        self.world.borrow_mut().unix_http = Some(Rc::new(RefCell::new(answer)));
+        self
+    }
+
+    /// Changes what the plugin sees of containers; without a first call nothing is granted.
+    pub fn engine(&mut self, change: impl FnOnce(&mut Engine)) -> &mut Self {
+        change(self.world.borrow_mut().engine.get_or_insert_default());
         self
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::engine::Engine;
 use super::gpu::{Kmsg, Snapshots};
 use super::sink::Sink;
 use crate::files::{Entry, EntryKind, FileSystem, FilesError};
@@ -15,6 +16,8 @@ use crate::store::StoreError;
 use crate::system::{TimeZone, Uname};
 
 pub(crate) type Answer = Rc<RefCell<dyn FnMut(&Request) -> Result<Response, HttpError>>>;
+
+pub(crate) type UnixAnswer = Rc<RefCell<dyn FnMut(&str, &Request) -> Result<Response, HttpError>>>;
 
 pub(crate) struct World {
     pub sink: Sink,
@@ -30,6 +33,8 @@ pub(crate) struct World {
     pub uname: Option<Uname>,
     pub zone: TimeZone,
     pub http: Option<Answer>,
+    pub unix_http: Option<UnixAnswer>,
+    pub engine: Option<Engine>,
     pub nvml: Option<Snapshots>,
     pub kmsg: Kmsg,
     pub store: Store,
@@ -51,6 +56,8 @@ impl Default for World {
             uname: None,
             zone: TimeZone { name: "UTC".to_owned(), offset_seconds: 0 },
             http: None,
+            unix_http: None,
+            engine: None,
             nvml: None,
             kmsg: Kmsg::default(),
             store: Store::default(),

@@ -20,7 +20,7 @@ use crate::{command, containers, kmsg, logs, nvml, unix_http};
 pub(crate) use path::covers as path_covers;
 pub use path::{InvalidPattern, PathPattern, PathSet};
 pub use url::{AddressRule, RuleSet, UrlRefusal};
-pub(crate) use url::{Asked, default_port};
+pub(crate) use url::{Asked, check_secret, default_port, path_fits};
 
 /// The scopes of one capability among others.
 macro_rules! of {
@@ -586,14 +586,18 @@ fn rule_line(rule: &UrlRule) -> String {
         parts.push("allow_private = true".to_owned());
     }
     if let Some(secret) = &rule.secret {
-        parts.push(format!(
-            "secret = {{ name = {}, header = {}, prefix = {}, file = \"/path/to/the/secret\" }}",
-            string(&secret.name),
-            string(&secret.header),
-            string(&secret.prefix)
-        ));
+        parts.push(secret_line(secret));
     }
     format!("{{ {} }}", parts.join(", "))
+}
+
+pub(crate) fn secret_line(secret: &SecretRule) -> String {
+    format!(
+        "secret = {{ name = {}, header = {}, prefix = {}, file = \"/path/to/the/secret\" }}",
+        string(&secret.name),
+        string(&secret.header),
+        string(&secret.prefix)
+    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::UrlRule;
+use super::{SecretRule, UrlRule};
 
 /// The rules of a grant.
 #[derive(Debug, Clone, Default)]
@@ -151,15 +151,17 @@ fn check(rule: &UrlRule) -> Result<(), String> {
         return Err(format!("url rule for {host}: the method {method:?} must be in capitals"));
     }
     if let Some(secret) = &rule.secret {
-        if http::HeaderName::from_bytes(secret.header.as_bytes()).is_err() {
-            return Err(format!(
-                "url rule for {host}: the secret's header {:?} is no header name",
-                secret.header
-            ));
-        }
-        if secret.file.as_ref().is_some_and(|f| !f.is_absolute()) {
-            return Err(format!("url rule for {host}: the secret's file must be an absolute path"));
-        }
+        check_secret(host, secret)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn check_secret(place: &str, secret: &SecretRule) -> Result<(), String> {
+    if http::HeaderName::from_bytes(secret.header.as_bytes()).is_err() {
+        return Err(format!("rule for {place}: the secret's header {:?} is no header name", secret.header));
+    }
+    if secret.file.as_ref().is_some_and(|f| !f.is_absolute()) {
+        return Err(format!("rule for {place}: the secret's file must be an absolute path"));
     }
     Ok(())
 }
@@ -184,7 +186,7 @@ fn host_fits(rule: &str, host: &str) -> bool {
 
 /// Whole segments. A path with an encoded dot or slash, or with dot segments, fits only where everything is allowed:
 /// a server may read it as a path outside the prefix.
-fn path_fits(prefix: &str, path: &str) -> bool {
+pub(crate) fn path_fits(prefix: &str, path: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     if prefix.is_empty() {
         return true;

@@ -1,9 +1,11 @@
-//! One request over one connection: connect to a checked address, TLS, HTTP/1.1, a bounded answer.
+//! One request over one connection: connect to a checked address, TLS, HTTP/1.1, a bounded answer. [`speak`] does the
+//! last two over any connection.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::Method;
+use http::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -12,30 +14,54 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Answer, Checked, Error};
+use super::{Answer, Error};
 
 /// The most header bytes of an answer (hyper's least is 8 KiB).
 const MAX_ANSWER_HEAD: usize = 64 << 10;
 
+/// What goes out.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub method: Method,
+    /// The header `Host`.
+    pub host: String,
+    /// The path with its query.
+    pub target: String,
+    /// All others.
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+/// How much of an answer's body is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Most {
+    /// More bytes are an error.
+    Bytes(usize),
+    /// More bytes are left unread.
+    Cut(usize),
+}
+
 pub(super) async fn exchange(
-    checked: Checked,
+    host: &str,
+    port: u16,
+    outgoing: Outgoing,
     addresses: &[SocketAddr],
     tls: Option<TlsConnector>,
     body_bytes: usize,
 ) -> Result<Answer, Error> {
-    let stream = connect(&checked.host, addresses).await?;
-    match tls {
-        None => speak(stream, checked, body_bytes).await,
+    let stream = connect(host, addresses).await?;
+    let place = format!("{host}:{port}");
+    let most = Most::Bytes(body_bytes);
+    let (answer, _) = match tls {
+        None => speak(stream, &place, outgoing, most).await?,
         Some(tls) => {
-            let name = ServerName::try_from(checked.host.clone())
-                .map_err(|e| Error::Tls(format!("{} is no name for a certificate: {e}", checked.host)))?;
-            let stream = tls
-                .connect(name, stream)
-                .await
-                .map_err(|e| Error::Tls(format!("{}:{}: {e}", checked.host, checked.port)))?;
-            speak(stream, checked, body_bytes).await
+            let name = ServerName::try_from(host.to_owned())
+                .map_err(|e| Error::Tls(format!("{host} is no name for a certificate: {e}")))?;
+            let stream = tls.connect(name, stream).await.map_err(|e| Error::Tls(format!("{place}: {e}")))?;
+            speak(stream, &place, outgoing, most).await?
         }
-    }
+    };
+    Ok(answer)
 }
 
 async fn connect(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
@@ -53,11 +79,16 @@ async fn connect(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, Erro
     Err(last)
 }
 
-async fn speak<S>(stream: S, checked: Checked, body_bytes: usize) -> Result<Answer, Error>
+/// One request and its answer; `place` stands in errors. Also says whether the body was cut.
+pub(crate) async fn speak<S>(
+    stream: S,
+    place: &str,
+    outgoing: Outgoing,
+    most: Most,
+) -> Result<(Answer, bool), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let place = format!("{}:{}", checked.host, checked.port);
     let malformed = |e: hyper::Error| {
         let text = with_causes(&e);
         if e.is_parse() || e.is_incomplete_message() {
@@ -71,18 +102,28 @@ where
         .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(malformed)?;
-    let request = request(checked)?;
+    let request = request(outgoing)?;
     let answer = async {
         let answer = sender.send_request(request).await.map_err(malformed)?;
         let (head, mut body) = answer.into_parts();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut cut) = (Vec::new(), false);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(malformed)?;
             if let Some(data) = frame.data_ref() {
-                if bytes.len() + data.len() > body_bytes {
-                    return Err(Error::TooLarge(format!(
-                        "{place}: the body is longer than {body_bytes} bytes"
-                    )));
+                let (limit, may_cut) = match most {
+                    Most::Bytes(limit) => (limit, false),
+                    Most::Cut(limit) => (limit, true),
+                };
+                let room = limit.saturating_sub(bytes.len());
+                if data.len() > room {
+                    if !may_cut {
+                        return Err(Error::TooLarge(format!(
+                            "{place}: the body is longer than {limit} bytes"
+                        )));
+                    }
+                    bytes.extend_from_slice(data.get(..room).unwrap_or_default());
+                    cut = true;
+                    break;
                 }
                 bytes.extend_from_slice(data);
             }
@@ -92,7 +133,7 @@ where
             .iter()
             .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
             .collect();
-        Ok(Answer { status: head.status.as_u16(), headers, body: bytes })
+        Ok((Answer { status: head.status.as_u16(), headers, body: bytes }, cut))
     };
     // Both in this task, so that the connection ends with the request.
     tokio::pin!(answer);
@@ -111,18 +152,15 @@ where
     }
 }
 
-fn request(checked: Checked) -> Result<http::Request<Full<Bytes>>, Error> {
-    let default = if checked.https { 443 } else { 80 };
-    let name = if checked.host.contains(':') { format!("[{}]", checked.host) } else { checked.host };
-    let host = if checked.port == default { name } else { format!("{name}:{}", checked.port) };
+fn request(outgoing: Outgoing) -> Result<http::Request<Full<Bytes>>, Error> {
     let mut request = http::Request::builder()
-        .method(checked.method)
-        .uri(checked.target)
-        .body(Full::new(Bytes::from(checked.body)))
+        .method(outgoing.method)
+        .uri(outgoing.target)
+        .body(Full::new(Bytes::from(outgoing.body)))
         .map_err(|e| Error::Invalid(e.to_string()))?;
     let headers = request.headers_mut();
-    *headers = checked.headers;
-    headers.insert(HOST, HeaderValue::from_str(&host).map_err(|e| Error::Invalid(e.to_string()))?);
+    *headers = outgoing.headers;
+    headers.insert(HOST, HeaderValue::from_str(&outgoing.host).map_err(|e| Error::Invalid(e.to_string()))?);
     headers
         .entry(USER_AGENT)
         .or_insert(HeaderValue::from_static(concat!("picket-agent/", env!("CARGO_PKG_VERSION"))));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::grants::{Granted, list, string};
+use crate::grants::{Granted, SecretRule, check_secret, list, path_fits, secret_line, string};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +20,44 @@ pub struct SocketRule {
     pub path_prefix: String,
     #[serde(default = "get_only")]
     pub methods: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRule>,
+}
+
+/// The rules of a grant.
+#[derive(Debug)]
+pub(crate) struct Rules(Vec<SocketRule>);
+
+impl Rules {
+    /// The first rule that allows the request; else which part none allows.
+    pub(crate) fn find(
+        &self,
+        socket: &str,
+        path: &str,
+        method: &str,
+        secret: Option<&str>,
+    ) -> Result<&SocketRule, String> {
+        let shown = |text: &str| text.chars().take(256).collect::<String>();
+        let mut left: Vec<&SocketRule> = self.0.iter().filter(|r| r.path == socket).collect();
+        if left.is_empty() {
+            return Err(format!("no granted rule allows the socket {:?}", shown(socket)));
+        }
+        left.retain(|r| path_fits(&r.path_prefix, path));
+        if left.is_empty() {
+            return Err(format!("no granted rule allows the path {:?} of {socket}", shown(path)));
+        }
+        left.retain(|r| r.methods.iter().any(|m| m == method));
+        if left.is_empty() {
+            return Err(format!("no granted rule allows the method {method} for {socket}"));
+        }
+        if let Some(name) = secret {
+            left.retain(|r| r.secret.as_ref().is_some_and(|s| s.name == name && s.file.is_some()));
+        }
+        let named = secret.unwrap_or_default();
+        left.first()
+            .copied()
+            .ok_or_else(|| format!("no granted rule gives the secret {:?} to {socket}", shown(named)))
+    }
 }
 
 fn slash() -> String {
@@ -37,13 +75,17 @@ impl SocketRule {
         (need.path == "*" || self.path == need.path)
             && below
             && need.methods.iter().all(|m| self.methods.contains(m))
+            && need
+                .secret
+                .as_ref()
+                .is_none_or(|n| self.secret.as_ref().is_some_and(|g| g.name == n.name && g.file.is_some()))
     }
 }
 
 impl Granted for Scope {
-    type Compiled = Vec<SocketRule>;
+    type Compiled = Rules;
 
-    fn compile(scopes: &[&Self]) -> Result<Vec<SocketRule>, String> {
+    fn compile(scopes: &[&Self]) -> Result<Rules, String> {
         let rules: Vec<SocketRule> = scopes.iter().flat_map(|s| s.sockets.iter().cloned()).collect();
         for rule in &rules {
             if rule.path != "*" && !rule.path.starts_with('/') {
@@ -52,8 +94,16 @@ impl Granted for Scope {
             if !rule.path_prefix.starts_with('/') {
                 return Err(format!("`path_prefix`: {:?} does not begin with /", rule.path_prefix));
             }
+            if rule.methods.is_empty()
+                || rule.methods.iter().any(|m| m.is_empty() || !m.bytes().all(|b| b.is_ascii_uppercase()))
+            {
+                return Err(format!("`methods` of {:?}: words in capitals are wanted", rule.path));
+            }
+            if let Some(secret) = &rule.secret {
+                check_secret(&rule.path, secret)?;
+            }
         }
-        Ok(rules)
+        Ok(Rules(rules))
     }
 
     fn uncovered(&self, grants: &[&Self]) -> Option<Self> {
@@ -67,8 +117,12 @@ impl Granted for Scope {
     }
 
     fn example() -> Self {
-        let rule =
-            SocketRule { path: "/run/service.sock".to_owned(), path_prefix: slash(), methods: get_only() };
+        let rule = SocketRule {
+            path: "/run/service.sock".to_owned(),
+            path_prefix: slash(),
+            methods: get_only(),
+            secret: None,
+        };
         Self { sockets: vec![rule] }
     }
 
@@ -77,8 +131,9 @@ impl Granted for Scope {
             .sockets
             .iter()
             .map(|r| {
+                let secret = r.secret.as_ref().map(|s| format!(", {}", secret_line(s))).unwrap_or_default();
                 format!(
-                    "  {{ path = {}, path_prefix = {}, methods = {} }}",
+                    "  {{ path = {}, path_prefix = {}, methods = {}{secret} }}",
                     string(&r.path),
                     string(&r.path_prefix),
                     list(&r.methods)

@@ -1,0 +1,62 @@
+//! One question to an engine, over its socket.
+
+use http::Method;
+use http::header::HeaderMap;
+use serde_json::Value;
+
+use super::Error;
+use crate::http::{self as capability, wire};
+use crate::{ServiceLimits, socket};
+
+/// The most of an engine's error text that is passed on.
+const MAX_TEXT: usize = 300;
+
+/// A JSON answer.
+pub(super) async fn json(socket: &str, target: String, limits: &ServiceLimits) -> Result<Value, Error> {
+    let (body, _) = ask(socket, target, wire::Most::Bytes(limits.http_body_bytes)).await?;
+    serde_json::from_slice(&body).map_err(|e| Error::Malformed(format!("{socket}: no JSON: {e}")))
+}
+
+/// The beginning of an answer, and whether there is more.
+pub(super) async fn cut(
+    socket: &str,
+    target: String,
+    most: usize,
+    limits: &ServiceLimits,
+) -> Result<(Vec<u8>, bool), Error> {
+    ask(socket, target, wire::Most::Cut(most.min(limits.http_body_bytes))).await
+}
+
+async fn ask(socket: &str, target: String, most: wire::Most) -> Result<(Vec<u8>, bool), Error> {
+    let stream = socket::connect(socket).await.map_err(|e| match e {
+        socket::Error::Absent(_) => Error::Absent(e.to_string()),
+        socket::Error::Refused { .. } => Error::Denied(e.to_string()),
+        socket::Error::Unreachable { .. } => Error::Unreachable(e.to_string()),
+    })?;
+    let outgoing = wire::Outgoing {
+        method: Method::GET,
+        host: "localhost".to_owned(),
+        target,
+        headers: HeaderMap::new(),
+        body: Vec::new(),
+    };
+    let (answer, cut) = wire::speak(stream, socket, outgoing, most).await.map_err(|e| match e {
+        capability::Error::TooLarge(text) => Error::TooLarge(text),
+        capability::Error::Malformed(text) => Error::Malformed(text),
+        capability::Error::Unreachable(text) => Error::Unreachable(text),
+        e => Error::Other(e.to_string()),
+    })?;
+    match answer.status {
+        200..300 => Ok((answer.body, cut)),
+        404 => Err(Error::NotFound(message(&answer.body))),
+        status => Err(Error::Refused(format!("{socket}: status {status}: {}", message(&answer.body)))),
+    }
+}
+
+/// Docker's and Podman's error bodies are `{"message": …}`.
+fn message(body: &[u8]) -> String {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let text = parsed.as_ref().and_then(|v| v.get("message")).and_then(Value::as_str);
+    let text = text.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
+    text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
