@@ -5,6 +5,7 @@ pub mod app;
 pub mod client;
 pub mod clock;
 pub mod collector;
+mod conditions;
 pub mod config;
 pub mod health;
 pub mod http;

@@ -1,16 +1,18 @@
 //! `picket-agent`: parses its arguments, reads its configuration, runs the daemon or one of the small commands.
 //!
-//! Exit codes: 0 well; 1 failed; 2 wrong arguments; 78 the configuration is not valid (`EX_CONFIG`: a restart won't help).
+//! Exit codes: 0 well; 1 failed; 2 wrong arguments; 3 `check-config` alone: the agent would start, but refuse a plugin;
+//! 78 the configuration is not valid (`EX_CONFIG`: a restart won't help).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use picket_agent::app::App;
+use picket_agent::app::{self, App};
 use picket_agent::config::{self, Config, ConfigError, Sources};
 use picket_agent::{client, identity, logs};
 
 const FAILED: u8 = 1;
+const PLUGIN_REFUSED: u8 = 3;
 const CONFIG: u8 = 78;
 /// Collecting is little work; two threads let one plugin compute while another's turn comes.
 const WORKERS: usize = 2;
@@ -30,7 +32,7 @@ struct Cli {
 enum Command {
     /// Run the agent (the default)
     Run,
-    /// Check the configuration and print it as it is in force, defaults included
+    /// Check the configuration and its plugins, and print it as it is in force, defaults included
     CheckConfig {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -102,10 +104,11 @@ fn check_config(config: &Config, output: Output) -> ExitCode {
         Ok(text) => println!("{}", text.trim_end()),
         Err(error) => return failed(&error),
     }
-    match config.missing_files() {
-        missing if missing.is_empty() => ExitCode::SUCCESS,
-        problems => invalid(&ConfigError { problems }),
+    let refused = app::refused_plugins(config);
+    for error in &refused {
+        eprintln!("picket-agent: this plugin would be refused, the agent would run without it: {error}");
     }
+    if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PLUGIN_REFUSED) }
 }
 
 async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {

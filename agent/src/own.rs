@@ -11,11 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::collector::{Collector, PluginSink};
+use crate::conditions::Conditions;
 use crate::config::OWN_ID;
 use crate::health::{Health, Level};
 use crate::schedule::{PluginStatus, State, Ticker};
+use crate::uplink;
 
 const INTERVAL: Duration = Duration::from_secs(15);
+/// The least time between two gathers.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What the metrics are read from.
 pub struct Own {
@@ -24,15 +28,17 @@ pub struct Own {
     pub health: Arc<Health>,
     pub node: String,
     pub started_ms: i64,
+    pub conditions: Conditions,
 }
 
 impl Own {
-    /// Gathers at once and then by the wall clock, like a plugin; once more when it ends, so that the last word is
-    /// not fifteen seconds old.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Gathers at once and then by the wall clock, like a plugin; in between when a plugin's state or the uplink changes,
+    /// so that trouble is known at once; and once more when it ends, so that the last word is not fifteen seconds old.
+    pub async fn run(mut self, stop: CancellationToken) {
         let Ok(id) = PluginId::new(OWN_ID) else { return };
         let mut ticker = Ticker::new(INTERVAL, &format!("{}/{OWN_ID}", self.node));
         let mut sink = self.collector.sink(id, 3 * INTERVAL);
+        let mut board = self.health.board.subscribe();
         loop {
             ticker.begin(self.clock.monotonic());
             self.gather(&mut sink);
@@ -40,14 +46,34 @@ impl Own {
                 return;
             }
             let next = ticker.next(self.clock.wall_ms(), self.clock.monotonic());
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = sleep_until(Instant::now() + next.after) => {}
+            let at = Instant::now() + next.after;
+            loop {
+                let seen = self.seen();
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = sleep_until(at) => break,
+                    changed = board.changed() => if changed.is_err() { break },
+                    () = uplink_changed(self.health.uplink.as_deref()) => {}
+                }
+                if self.seen() != seen {
+                    self.gather(&mut sink);
+                    // A plugin that fails again and again is not to be heard of more often than this.
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = sleep_until(Instant::now() + SETTLE) => {}
+                    }
+                }
             }
         }
     }
 
-    fn gather(&self, sink: &mut PluginSink) {
+    /// What a gather between the ticks is worth.
+    fn seen(&self) -> (Vec<(String, State)>, bool) {
+        let plugins = self.health.board.all().into_iter().map(|line| (line.id, line.state)).collect();
+        (plugins, self.health.uplink.as_ref().is_some_and(|uplink| uplink.connected()))
+    }
+
+    fn gather(&mut self, sink: &mut PluginSink) {
         sink.start(self.clock.wall_ms());
         // Declared anew each time: what is not declared again (a plugin that went) ends by itself.
         sink.begin(0);
@@ -68,6 +94,9 @@ impl Own {
                 let value = f64::from(u8::from(level == part.state));
                 page.sample(&[("component", &part.component), ("state", level.word())], value);
             }
+        }
+        for event in self.conditions.turn(&plugins) {
+            sink.event(event);
         }
         sink.commit(true);
     }
@@ -297,6 +326,14 @@ fn plugin_metrics(page: &mut Page<'_>, plugins: &[PluginStatus]) {
         for p in plugins.iter().filter(|p| p.last.is_some()) {
             page.sample(&[("plugin", &p.id)], read(p));
         }
+    }
+}
+
+/// Ends when the stream opened or closed; never where there is no uplink.
+async fn uplink_changed(status: Option<&uplink::Status>) {
+    match status {
+        Some(status) => status.changed().await,
+        None => std::future::pending().await,
     }
 }
 

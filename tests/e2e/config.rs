@@ -15,6 +15,16 @@ const AGENT_MISTAKES: &[(&str, &[&str])] = &[
     ("what is this", &["agent.toml"]),
 ];
 
+/// Each: a plugin that would be refused, and what the refusal must say.
+const REFUSED_PLUGINS: &[(&str, &[&str])] = &[
+    ("[plugins.gone]\nfile = \"gone.wasm\"", &["PKT-0001", "gone.wasm"]),
+    ("[plugins.node]\nfile = \"node.wasm\"", &["PKT-0030", "[[plugins.node.grants]]"]),
+    (
+        "[plugins.mock]\nfile = \"mock.wasm\"\n[plugins.mock.settings]\nhostnam = \"x\"",
+        &["PKT-0068", "settings.hostnam", "`hostname`"],
+    ),
+];
+
 const AGGREGATOR_MISTAKES: &[(&str, &str, &[&str])] = &[
     ("store", "stale_aftr = \"5m\"", &["stale_aftr", "stale_after"]),
     ("identity", "certificate_life = \"soon\"", &["certificate_life"]),
@@ -37,6 +47,14 @@ fn mistakes_in_the_agents_config_are_named() {
         run_program(&binary("picket-agent")?, &["check-config", "--config", &good.to_string_lossy()])
             .await?
             .ok()?;
+        // What `run` would refuse of a plugin, and only of it, is said without one being run.
+        for (lines, words) in REFUSED_PLUGINS {
+            let config = AgentBuilder::new(test, "refused")?.section(*lines).write()?;
+            let args = ["check-config", "--config", &config.to_string_lossy()];
+            let checked = run_program(&binary("picket-agent")?, &args).await?;
+            anyhow::ensure!(checked.status.code() == Some(3), "{lines:?}: {checked:?}");
+            checked.refused(words)?;
+        }
         let missing = ["check-config", "--config", "/nonexistent/agent.toml"];
         run_program(&binary("picket-agent")?, &missing).await?.refused(&["/nonexistent/agent.toml"])
     });

@@ -1,24 +1,20 @@
 //! The host: one engine, one cache and one clock for all plugins of the agent; and the way from a file to a plugin.
 
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use picket_agent_services::Services;
-use picket_agent_services::grants::{Refusal, admit};
 use wasmtime::Engine;
 
-use crate::compiler::{Compiler, sha256};
-use crate::component::{CONTROLLABLE_WORLD, SOURCE_WORLD, inspect};
+use crate::check::{Checked, check};
+use crate::compiler::Compiler;
+use crate::component::{CONTROLLABLE_WORLD, SOURCE_WORLD};
 use crate::error::codes;
 use crate::fault::chain;
 use crate::instance::{Linked, Setting};
 use crate::{Phase, Plugin, PluginError, PluginInfo, PluginSpec};
-
-/// The largest component that is read, in bytes.
-pub const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
 /// How the host is set up.
 #[derive(Debug, Clone)]
@@ -77,27 +73,12 @@ impl Host {
     pub async fn load(self: &Arc<Self>, spec: PluginSpec) -> Result<Plugin, PluginError> {
         let id = &spec.id;
         let error = |phase, code, message: String| PluginError::new(id, phase, code, message);
-        let (path, shown) = (spec.file.clone(), spec.file.display());
-        // Once: what is checked, what is compiled and what the digest names are the same bytes.
-        let bytes = tokio::task::spawn_blocking(move || read(&path))
+        let asked = spec.clone();
+        let checked = tokio::task::spawn_blocking(move || check(&asked))
             .await
-            .map_err(|e| error(Phase::Read, &codes::HOST, e.to_string()))?
-            .map_err(|e| {
-                error(Phase::Read, &codes::UNREADABLE, format!("{shown} cannot be read")).because(e)
-            })?
-            .ok_or_else(|| {
-                let message = format!("{shown} is larger than {MAX_COMPONENT_BYTES} bytes");
-                error(Phase::Read, &codes::TOO_LARGE, message)
-            })?;
-        let digest = sha256(&bytes);
-        let component = inspect(&bytes).map_err(|unfit| {
-            let phase = if unfit.code == &codes::MANIFEST { Phase::Manifest } else { Phase::Read };
-            error(phase, unfit.code, format!("{shown}: {}", unfit.message)).of("", &digest)
-        })?;
-        let version = component.manifest.as_ref().map(|m| m.version.clone()).unwrap_or_default();
-        let needs = component.manifest.as_ref().map(|m| m.needs.as_slice());
-        let admission = admit(id, needs, &component.capabilities, &spec.grants)
-            .map_err(|refusal| refused(&spec, &refusal).of(&version, &digest))?;
+            .map_err(|e| error(Phase::Read, &codes::HOST, e.to_string()))??;
+        let version = checked.version().to_owned();
+        let Checked { digest, bytes, component, admission } = checked;
         let compiled = self.compiler.component(&self.engine, &bytes, &digest).await.map_err(|e| {
             let made = error(Phase::Compile, e.code, e.message).of(&version, &digest);
             match e.source {
@@ -134,27 +115,6 @@ impl Host {
         };
         Plugin::start(info, linked, setting, &spec.settings).await
     }
-}
-
-fn refused(spec: &PluginSpec, refusal: &Refusal) -> PluginError {
-    let code = match refusal {
-        Refusal::NotGranted { .. } => &codes::NOT_GRANTED,
-        Refusal::NotNamed { .. } => &codes::NOT_NAMED,
-        Refusal::Malformed { operator: true, .. } => &codes::BAD_GRANT,
-        Refusal::Malformed { operator: false, .. } => &codes::BAD_NEED,
-    };
-    PluginError::new(&spec.id, Phase::Admit, code, refusal.to_string())
-}
-
-/// The file's bytes; none where there are too many.
-fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
-    let file = std::fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_COMPONENT_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= MAX_COMPONENT_BYTES).then_some(bytes))
 }
 
 fn file_name(path: &Path) -> String {

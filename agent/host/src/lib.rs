@@ -5,6 +5,7 @@
 //! decided by [`picket_agent_services`], which this crate only relays to.
 
 mod bindings;
+mod check;
 mod compiler;
 mod component;
 mod engine;
@@ -18,11 +19,13 @@ mod limits;
 mod manifest;
 mod plugin;
 mod readings;
+mod settings;
 mod sink;
 
+pub use check::{Checked, MAX_COMPONENT_BYTES, check};
 pub use engine::config;
 pub use error::{CODES, Code, ControlError, Failure, Fault, Phase, PluginError};
-pub use host::{Host, HostError, HostOptions, MAX_COMPONENT_BYTES};
+pub use host::{Host, HostError, HostOptions};
 pub use limits::{AskedLimits, Limits};
 pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
 pub use plugin::{CollectStats, Plugin, PluginInfo, PluginSpec, PluginState};

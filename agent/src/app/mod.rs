@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use picket_agent_host::{Host, HostError, HostOptions};
+use picket_agent_host::{Host, HostError, HostOptions, PluginError};
 use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions};
 use picket_agent_spool::Spool;
 use tokio::net::TcpListener;
@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::collector::Collector;
+use crate::conditions::Conditions;
 use crate::config::{Config, Sources};
 use crate::health::Health;
 use crate::http;
 use crate::logs::LogHandle;
 use crate::own::Own;
-use crate::schedule::{HostLoader, Planned, Schedule, ScheduleOptions, SourceSpec};
+use crate::schedule::{self, HostLoader, Planned, Schedule, ScheduleOptions, SourceSpec};
 use crate::{identity, notify, uplink};
 
 /// Commands from the aggregator that wait.
@@ -140,6 +141,7 @@ impl App {
             collector: collector.clone(),
             health: health.clone(),
             node,
+            conditions: Conditions::load(&config.state_dir),
         };
         let api = http::Api { collector, schedule: schedule.clone(), health: health.clone(), listen };
         Ok(Self { config, sources, logs, signals, listener, schedule, health, own, api, life, _lock: lock })
@@ -264,6 +266,11 @@ fn plan(config: &Config) -> Vec<Planned> {
             interval: plugin.interval,
         })
         .collect()
+}
+
+/// The enabled plugins that this agent would refuse before it ran anything of them, each with the reason.
+pub fn refused_plugins(config: &Config) -> Vec<PluginError> {
+    plan(config).into_iter().filter_map(|planned| schedule::check(planned.spec).err()).collect()
 }
 
 fn summary(config: &Config, uplink: bool) -> String {

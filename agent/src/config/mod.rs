@@ -120,25 +120,6 @@ impl Config {
     pub fn plugin_file(&self, plugin: &Plugin) -> PathBuf {
         self.plugin_dir.join(&plugin.file)
     }
-
-    /// The enabled plugins whose component is not there: no reason not to start, and said by `check-config`.
-    pub fn missing_files(&self) -> Vec<Problem> {
-        self.plugins
-            .iter()
-            .filter(|(_, plugin)| plugin.enabled)
-            .filter_map(|(id, plugin)| {
-                let file = self.plugin_file(plugin);
-                (!file.is_file()).then(|| Problem {
-                    source: String::new(),
-                    key: format!("plugins.{id}.file"),
-                    what: format!(
-                        "there is no file {}; put the component there, correct `file` or `plugin_dir`, or set `enabled = false`",
-                        file.display()
-                    ),
-                })
-            })
-            .collect()
-    }
 }
 
 /// One thing that is wrong with the configuration.

@@ -170,19 +170,3 @@ fn the_shipped_file_names_every_key_with_its_default() {
     assert!(whole.uplink.authorities.take().is_some());
     assert_eq!(whole, shipped);
 }
-
-#[test]
-fn missing_components_are_named() {
-    let config = load_from(
-        &[(
-            "agent.toml",
-            "plugin_dir = '/nowhere'\n[plugins.a]\nfile = 'a.wasm'\n[plugins.b]\nfile = 'b.wasm'\nenabled = false",
-        )],
-        &[],
-    )
-    .unwrap();
-    let missing = config.missing_files();
-    assert_eq!(missing.len(), 1);
-    assert!(missing[0].to_string().contains("plugins.a.file"), "{}", missing[0]);
-    assert!(missing[0].to_string().contains("/nowhere/a.wasm"));
-}

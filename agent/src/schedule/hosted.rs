@@ -18,10 +18,24 @@ impl Loader for HostLoader {
     fn load(&self, spec: SourceSpec) -> BoxFuture<'static, Result<Box<dyn Source>, SourceError>> {
         let host = self.0.clone();
         Box::pin(async move {
-            let SourceSpec { id, file, settings, grants, limits } = spec;
-            let plugin = host.load(PluginSpec { id, file, settings, grants, limits }).await;
+            let plugin = host.load(spec.into()).await;
             plugin.map(|plugin| Box::new(Hosted(plugin)) as Box<dyn Source>).map_err(|error| explain(&error))
         })
+    }
+}
+
+/// What can be told of a plugin without running it.
+///
+/// # Errors
+/// Why a load would be refused.
+pub fn check(spec: SourceSpec) -> Result<(), PluginError> {
+    picket_agent_host::check(&spec.into()).map(|_| ())
+}
+
+impl From<SourceSpec> for PluginSpec {
+    fn from(spec: SourceSpec) -> Self {
+        let SourceSpec { id, file, settings, grants, limits } = spec;
+        Self { id, file, settings, grants, limits }
     }
 }
 

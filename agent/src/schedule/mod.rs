@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use hosted::HostLoader;
+pub use hosted::{HostLoader, check};
 pub use source::{
     About, BoxFuture, Condition, Control, ControlError, Loader, Source, SourceError, SourceSpec, Took,
 };

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::identity::Meter;
 
 /// The uplink's state and running totals since this agent began.
@@ -22,6 +24,7 @@ pub struct Status {
     certificate_not_after: AtomicI64,
     meter: Arc<Meter>,
     words: Mutex<Words>,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +38,11 @@ impl Status {
     /// A stream is open and was welcomed.
     pub fn connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Ends when a stream has opened or ended since the last call; for one waiter.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Why there is no stream, or why the last attempt failed; `None` while connected.
@@ -128,12 +136,15 @@ impl Status {
             words.aggregator_version = bounded(aggregator_version);
         }
         self.connected.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     /// Tells whether there was a stream.
     pub(super) fn disconnected(&self) -> bool {
         self.in_flight.store(0, Ordering::Relaxed);
-        self.connected.swap(false, Ordering::Relaxed)
+        let was = self.connected.swap(false, Ordering::Relaxed);
+        self.changed.notify_one();
+        was
     }
 
     pub(super) fn failed(&self, error: &str) {
