@@ -16,6 +16,8 @@ pub const MAX_LABEL_VALUE: usize = 4096;
 pub const MAX_LABELS: usize = 64;
 /// The longest help text, in bytes.
 pub const MAX_HELP: usize = 1024;
+/// The bit that tells the life of an agent's queue of log lines from the life of its samples.
+pub const LOG_LIFE: u64 = 1 << 63;
 
 /// Why a name or a label was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

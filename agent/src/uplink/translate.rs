@@ -131,6 +131,7 @@ impl Translator {
             events: std::mem::take(&mut record.events),
             retired: std::mem::take(&mut record.retired),
             logs: std::mem::take(&mut record.logs),
+            life: 0,
         };
         queue.push_back(message(Message::Batch(batch)));
         Ok(Translated::Batch { undefined })

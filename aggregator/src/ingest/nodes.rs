@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use picket_proto::model::NodeId;
+use picket_proto::model::{LOG_LIFE, NodeId};
 use picket_proto::v1;
 
 use super::shared::Shared;
@@ -26,7 +26,7 @@ pub(super) struct NodeState {
 #[derive(Default)]
 struct Inner {
     lives: Vec<Life>,
-    /// The life that was first heard of last: its batches follow all others.
+    /// The life of samples that was first heard of last: its batches follow all others.
     newest: Option<u64>,
     session: Option<Arc<Shared>>,
     connected_since_ms: i64,
@@ -112,7 +112,8 @@ impl NodeState {
             .iter()
             .map(|m| Life { life: m.life, accepted: m.sequence, durable: m.sequence, seen_ms: m.seen_ms })
             .collect();
-        let newest = lives.iter().max_by_key(|l| l.seen_ms).map(|l| l.life);
+        let samples = lives.iter().filter(|l| l.life & LOG_LIFE == 0);
+        let newest = samples.max_by_key(|l| l.seen_ms).map(|l| l.life);
         Self { store, inner: Mutex::new(Inner { lives, newest, ..Inner::default() }) }
     }
 
@@ -232,7 +233,9 @@ impl Inner {
             }
         }
         self.lives.push(Life { life, accepted: 0, durable: 0, seen_ms: now_ms });
-        self.newest = Some(life);
+        if life & LOG_LIFE == 0 {
+            self.newest = Some(life);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::task::AtomicWaker;
 use picket_proto::columns::{CODEC, Columns, Decoder};
+use picket_proto::model::LOG_LIFE;
 use picket_proto::v1::{self, downlink_message::Message as Down, uplink_message::Message as Up};
 use picket_proto::{columns, definitions};
 use tokio::task::JoinHandle;
@@ -51,6 +52,8 @@ enum Violation {
     Sequence,
     #[error("a batch of {samples} samples, {MAX_SAMPLES} are allowed")]
     TooLarge { samples: usize },
+    #[error("a batch of log lines names a life of samples, or brings samples")]
+    NotLogs,
     #[error("more than {MAX_LIVES} lives on one stream")]
     Lives,
     #[error("a renewal while another one is being done")]
@@ -216,18 +219,69 @@ impl Session {
     }
 
     fn begin_life(&mut self, node: &NodeState, life: u64) -> Result<(), Violation> {
-        self.lives.retain(|l| l.life == life || l.acknowledged < l.received);
-        if !self.lives.iter().any(|l| l.life == life) {
-            if self.lives.len() >= MAX_LIVES {
-                return Err(Violation::Lives);
-            }
-            self.lives.push(StreamLife { life, received: 0, acknowledged: 0 });
-        }
+        self.follow_life(life)?;
         // The old one's numbers go before the new one's come.
         self.current = None;
         let writer = self.inner.store.writer(&node.store);
         self.current = Some(Box::new(Current { life, writer, decoder: Decoder::new() }));
         self.clock.last_ms = None;
+        Ok(())
+    }
+
+    /// Acknowledges this life's batches from now on.
+    fn follow_life(&mut self, life: u64) -> Result<&mut StreamLife, Violation> {
+        let at = match self.lives.iter().position(|l| l.life == life) {
+            Some(at) => at,
+            None => {
+                let current = self.current.as_ref().map(|c| c.life);
+                let goes_on = |l: &StreamLife| Some(l.life) == current || l.life & LOG_LIFE != 0;
+                self.lives.retain(|l| goes_on(l) || l.acknowledged < l.received);
+                if self.lives.len() >= MAX_LIVES {
+                    return Err(Violation::Lives);
+                }
+                self.lives.push(StreamLife { life, received: 0, acknowledged: 0 });
+                self.lives.len() - 1
+            }
+        };
+        self.lives.get_mut(at).ok_or(Violation::Lives)
+    }
+
+    /// A batch of the agent's queue of log lines: of a life of its own, beside the stream's.
+    fn log_batch(
+        &mut self,
+        node: &Arc<NodeState>,
+        batch: v1::Batch,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Violation> {
+        let v1::Batch { life, sequence, columns, events, retired, logs } = batch;
+        if sequence == 0 {
+            return Err(Violation::Sequence);
+        }
+        if life & LOG_LIFE == 0 || !columns.is_empty() || !retired.is_empty() || !events.is_empty() {
+            return Err(Violation::NotLogs);
+        }
+        let seen = self.follow_life(life)?;
+        seen.received = seen.received.max(sequence);
+        if node.is_accepted(life, sequence) {
+            self.duplicate();
+            return Ok(());
+        }
+        let lines: usize = logs.iter().map(|stream| stream.lines.len()).sum();
+        if lines > 0 {
+            metrics::counter!(telemetry::LOGS_DROPPED).increment(lines as u64);
+        }
+        let received_ms = self.inner.options.clock.now_ms();
+        let prepared = Box::new(Prepared {
+            life,
+            sequence,
+            received_ms,
+            fresh_ms: received_ms,
+            blocks: Vec::new(),
+            retired: Vec::new(),
+            pin: node.store.pin(),
+            events: Arc::default(),
+        });
+        self.submit(node, prepared, cx);
         Ok(())
     }
 
@@ -254,6 +308,9 @@ impl Session {
         batch: v1::Batch,
         cx: &mut Context<'_>,
     ) -> Result<(), Violation> {
+        if batch.life != 0 {
+            return self.log_batch(node, batch, cx);
+        }
         let current = self.current.as_mut().ok_or(Violation::NoLife { what: "a batch" })?;
         if batch.sequence == 0 {
             return Err(Violation::Sequence);

@@ -18,6 +18,20 @@ pub struct Record {
     pub retired: ::prost::alloc::vec::Vec<u32>,
     #[prost(message, repeated, tag = "7")]
     pub logs: ::prost::alloc::vec::Vec<super::super::v1::LogStream>,
+    /// Where reading goes on after the lines of `logs`. In the header of a segment: all that hold then.
+    #[prost(message, repeated, tag = "8")]
+    pub cursors: ::prost::alloc::vec::Vec<LogCursor>,
+}
+/// How far one plugin has read one source of log lines.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogCursor {
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    /// What the reader wrote, and alone understands. Empty: the source is no more.
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Block {

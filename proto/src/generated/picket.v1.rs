@@ -151,6 +151,10 @@ pub struct Batch {
     pub retired: ::prost::alloc::vec::Vec<u32>,
     #[prost(message, repeated, tag = "5")]
     pub logs: ::prost::alloc::vec::Vec<LogStream>,
+    /// 0: of the stream's life. Else of this one, that of the agent's queue of log lines (its highest bit is set): then there
+    /// are `logs` alone, and the stream's life stays as it is.
+    #[prost(uint64, tag = "6")]
+    pub life: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Label {
