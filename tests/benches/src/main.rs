@@ -32,6 +32,12 @@ struct Args {
     /// Smaller sizes, to see that it works: the figures are not for publishing.
     #[arg(long)]
     quick: bool,
+    /// Of `ingest` (agents), `exposition` (series) and `streams` (connections) these sizes alone.
+    #[arg(long, value_delimiter = ',')]
+    sizes: Vec<usize>,
+    /// Measures ours alone.
+    #[arg(long)]
+    no_peers: bool,
     /// How long the row `flat` takes.
     #[arg(long, default_value_t = 60)]
     minutes: u32,
@@ -51,24 +57,34 @@ async fn main() -> Result<()> {
     if let Some(unknown) = args.rows.iter().find(|r| !ROWS.contains(&r.as_str())) {
         bail!("no row {unknown:?}; there are {}", ROWS.join(", "));
     }
-    let places =
-        Places { binaries: args.binaries, agent: args.agent, plugins: args.plugins, parts: args.parts };
+    let places = Places {
+        binaries: args.binaries,
+        agent: args.agent,
+        plugins: args.plugins,
+        parts: (!args.no_peers).then_some(args.parts),
+    };
+    let sizes = |all: &[usize]| match args.sizes.as_slice() {
+        [] => all.to_vec(),
+        some => some.to_vec(),
+    };
     let wanted = |row: &str| args.rows.is_empty() || args.rows.iter().any(|r| r == row);
     let mut figures = Vec::new();
     if wanted("agent") {
         figures.extend(rows::agent::measure(&places, args.runs, args.quick).await?);
     }
     if wanted("ingest") {
-        figures.extend(rows::ingest::measure(&places, args.runs, args.quick).await?);
+        figures.extend(rows::ingest::measure(&places, &sizes(&[1, 100, 1000]), args.runs, args.quick).await?);
     }
     if wanted("wire") {
         figures.extend(rows::wire::measure(&places, args.quick).await?);
     }
     if wanted("exposition") {
-        figures.extend(rows::exposition::measure(&places, args.runs, args.quick).await?);
+        let exposed = sizes(if args.quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] });
+        figures.extend(rows::exposition::measure(&places, &exposed, args.runs).await?);
     }
     if wanted("streams") {
-        figures.extend(rows::streams::measure(&places, args.runs, args.quick).await?);
+        let connections = sizes(if args.quick { &[500] } else { &[10_000] });
+        figures.extend(rows::streams::measure(&places, &connections, args.runs).await?);
     }
     if wanted("tax") {
         figures.extend(rows::tax::measure(&places, args.runs, args.quick)?);

@@ -20,8 +20,8 @@ pub struct Places {
     pub agent: PathBuf,
     /// `node.wasm`, `mock.wasm`
     pub plugins: PathBuf,
-    /// Peers, as `cargo xtask` links them into `bin`.
-    pub parts: PathBuf,
+    /// Peers, as `cargo xtask` links them into `bin`. None: they are not asked.
+    pub parts: Option<PathBuf>,
 }
 
 impl Places {
@@ -35,7 +35,7 @@ impl Places {
 
     /// A peer's program, or none with a word about it.
     pub fn peer(&self, name: &str) -> Option<PathBuf> {
-        let path = self.parts.join("bin").join(name);
+        let path = self.parts.as_ref()?.join("bin").join(name);
         if !path.is_file() {
             eprintln!("no {}: its column stays empty (`cargo xtask bench` brings it)", path.display());
             return None;

@@ -13,9 +13,8 @@ use crate::shape::Shape;
 const ROW: &str = "exposition";
 const SERIES_PER_NODE: usize = 1000;
 
-pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
+pub async fn measure(places: &Places, sizes: &[usize], runs: usize) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    let sizes: &[usize] = if quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] };
     for &series in sizes {
         eprintln!("exposition: {series} series");
         let shapes: Vec<Shape> =

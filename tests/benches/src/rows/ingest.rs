@@ -23,9 +23,9 @@ struct Run {
     bytes_per_series: f64,
 }
 
-pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
+pub async fn measure(places: &Places, sizes: &[usize], runs: usize, quick: bool) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for agents in [1usize, 100, 1000] {
+    for &agents in sizes {
         let (mut ours, mut prom, mut vm) = (Vec::new(), Vec::new(), Vec::new());
         let samples = if quick { 1_000_000 } else { 12_000_000 };
         for run in 0..runs {

@@ -15,10 +15,17 @@ use crate::shape::Shape;
 
 const ROW: &str = "streams";
 
-pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
-    let count = if quick { 500 } else { 10_000 };
+pub async fn measure(places: &Places, sizes: &[usize], runs: usize) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for &count in sizes {
+        figures.extend(connections(places, count, runs).await?);
+    }
+    Ok(figures)
+}
+
+async fn connections(places: &Places, count: usize, runs: usize) -> Result<Vec<Figure>> {
     let (mut memory, mut storm, mut first) = (Vec::new(), Vec::new(), Vec::new());
-    for run in 0..runs.min(3) {
+    for run in 0..runs {
         eprintln!("streams: {count} agents, run {}", run + 1);
         let aggregator = Aggregator::start(places).await?;
         let mut configs = Vec::with_capacity(count);
