@@ -10,7 +10,7 @@
 use hashbrown::HashTable;
 
 use crate::model::{FamilyDef, MetricType, Part, SeriesDef, SinkError};
-use crate::sys;
+use crate::{FamilyDefinition, sys};
 
 /// Points that cross the border at once.
 const CHUNK: usize = 1024;
@@ -135,17 +135,35 @@ impl Core {
         index
     }
 
-    /// Adds a family that was declared while collecting, with its number at the host.
-    pub fn add_dynamic(&mut self, def: FamilyDef, number: u32) -> u32 {
+    fn add_dynamic(&mut self, def: FamilyDef, number: u32) -> u32 {
         let name = def.name.clone();
         let index = self.add_family(def, Some(number));
         self.dynamic.insert(name, index);
         index
     }
 
-    /// The family of that name that was declared while collecting.
-    pub fn dynamic(&self, name: &str) -> Option<u32> {
-        self.dynamic.get(name).copied()
+    /// The family of that name that was declared while collecting, declared where it is new; and whether it has that
+    /// type.
+    pub fn declare(&mut self, def: &FamilyDefinition<'_>) -> Result<(u32, bool), SinkError> {
+        if let Some(&index) = self.dynamic.get(def.name) {
+            let same = self.family(index).is_some_and(|f| f.type_is(def.metric_type));
+            return Ok((index, same));
+        }
+        let family = FamilyDef {
+            name: def.name.to_owned(),
+            metric_type: def.metric_type,
+            unit: def.unit.to_owned(),
+            help: def.help.to_owned(),
+            label_names: Vec::new(),
+        };
+        let number = sys::declare(&family)?;
+        Ok((self.add_dynamic(family, number), true))
+    }
+
+    /// Whether a series of the family is one line under the family's own name.
+    pub fn is_single(&mut self, family: u32) -> bool {
+        self.family(family)
+            .is_some_and(|f| !f.type_is(MetricType::Histogram) && !f.type_is(MetricType::Summary))
     }
 
     pub fn family(&mut self, index: u32) -> Option<&mut FamilyState> {
@@ -238,6 +256,12 @@ impl Core {
         } else {
             entry.line.value = value;
         }
+    }
+
+    /// Whether it has a value in this collect.
+    #[inline]
+    pub fn is_set(&self, index: u32) -> bool {
+        self.entries.get(index as usize).is_some_and(|entry| entry.set == self.round)
     }
 
     /// As [`Self::set`], for a series of several lines.

@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::core::Core;
-use crate::model::FamilyDef;
-use crate::{Failure, MetricType, Part, sys};
+use crate::{Failure, MetricType, Part};
 
 /// A family as a page declares it.
 #[derive(Debug, Clone, Copy)]
@@ -29,29 +28,18 @@ pub struct DynamicFamily {
 
 impl DynamicFamily {
     pub(crate) fn declare(core: &Rc<RefCell<Core>>, def: &FamilyDefinition<'_>) -> Result<Self, Failure> {
-        let mut inner = core.borrow_mut();
-        let known = inner.dynamic(def.name);
-        let index = match known {
-            Some(index) if inner.family(index).is_some_and(|f| f.type_is(def.metric_type)) => index,
-            Some(_) => {
+        let declared = core.borrow_mut().declare(def);
+        let index = match declared {
+            Ok((index, true)) => index,
+            Ok((_, false)) => {
                 let message = format!("{} was declared with another type before", def.name);
                 return Err(Failure::new("family", message));
             }
-            None => {
-                let family = FamilyDef {
-                    name: def.name.to_owned(),
-                    metric_type: def.metric_type,
-                    unit: def.unit.to_owned(),
-                    help: def.help.to_owned(),
-                    label_names: Vec::new(),
-                };
-                let number = sys::declare(&family).map_err(|error| {
-                    Failure::new("family", format!("the family {} was refused: {error}", def.name))
-                })?;
-                inner.add_dynamic(family, number)
+            Err(error) => {
+                let message = format!("the family {} was refused: {error}", def.name);
+                return Err(Failure::new("family", message));
             }
         };
-        drop(inner);
         Ok(Self { core: core.clone(), index })
     }
 
