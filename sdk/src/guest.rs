@@ -303,15 +303,24 @@ pub(crate) fn read_link(path: &str) -> Result<String, FilesError> {
 }
 
 pub(crate) fn stat_file_system(path: &str) -> Result<FileSystem, FilesError> {
-    let s = host::files::stat_file_system(path).map_err(files_error)?;
-    Ok(FileSystem {
+    host::files::stat_file_system(path).map(file_system).map_err(files_error)
+}
+
+pub(crate) fn stat_file_systems(paths: &[&str]) -> Vec<Result<FileSystem, FilesError>> {
+    let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+    let answers = host::files::stat_file_systems(&paths);
+    answers.into_iter().map(|answer| answer.map(file_system).map_err(files_error)).collect()
+}
+
+fn file_system(s: host::files::FileSystem) -> FileSystem {
+    FileSystem {
         size_bytes: s.size_bytes,
         free_bytes: s.free_bytes,
         available_bytes: s.available_bytes,
         files: s.files,
         files_free: s.files_free,
         read_only: s.read_only,
-    })
+    }
 }
 
 fn request(request: &Request) -> host::http::Request {

@@ -226,17 +226,19 @@ impl wit::files::Host for Guest {
         &mut self,
         path: String,
     ) -> wasmtime::Result<Result<wit::files::FileSystem, wit::files::FilesError>> {
-        match self.ask_files(files::Request::StatFileSystem { path }).await? {
-            Ok(files::Answer::FileSystem(s)) => Ok(Ok(wit::files::FileSystem {
-                size_bytes: s.size_bytes,
-                free_bytes: s.free_bytes,
-                available_bytes: s.available_bytes,
-                files: s.files,
-                files_free: s.files_free,
-                read_only: s.read_only,
-            })),
-            Ok(_) => Err(NoGrant(Capability::Files).into()),
-            Err(e) => Ok(Err(e)),
+        let mut answers = wit::files::Host::stat_file_systems(self, vec![path]).await?;
+        answers.pop().ok_or_else(|| NoGrant(Capability::Files).into())
+    }
+
+    async fn stat_file_systems(
+        &mut self,
+        paths: Vec<String>,
+    ) -> wasmtime::Result<Vec<Result<wit::files::FileSystem, wit::files::FilesError>>> {
+        match self.ask_files(files::Request::StatFileSystems { paths }).await? {
+            Ok(files::Answer::FileSystems(answers)) => {
+                Ok(answers.into_iter().map(|a| a.map(Into::into).map_err(Into::into)).collect())
+            }
+            _ => Err(NoGrant(Capability::Files).into()),
         }
     }
 }
@@ -340,6 +342,19 @@ impl From<files::Error> for wit::files::FilesError {
             files::Error::TooLarge(m) => Self::TooLarge(m),
             files::Error::TimedOut(m) => Self::TimedOut(m),
             files::Error::Io(m) => Self::Io(m),
+        }
+    }
+}
+
+impl From<files::FileSystem> for wit::files::FileSystem {
+    fn from(s: files::FileSystem) -> Self {
+        Self {
+            size_bytes: s.size_bytes,
+            free_bytes: s.free_bytes,
+            available_bytes: s.available_bytes,
+            files: s.files,
+            files_free: s.files_free,
+            read_only: s.read_only,
         }
     }
 }

@@ -12,14 +12,12 @@
 //!   A path is looked at before it is opened: only regular files are, without blocking, so a FIFO or a device does no harm.
 //!   It runs on a thread of its own with a time limit; a plugin whose reads hang gets no more threads than a few.
 
+mod mounts;
 mod open;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,15 +26,13 @@ use crate::grants::PathSet;
 
 /// Reads of one plugin that may hang at a time before it gets no more threads.
 const HUNG_PER_PLUGIN: usize = 4;
-/// File systems that may hang at a time.
-const HUNG_FILE_SYSTEMS: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     Read { path: String },
     ListDirectory { path: String },
     ReadLink { path: String },
-    StatFileSystem { path: String },
+    StatFileSystems { paths: Vec<String> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +40,8 @@ pub enum Answer {
     Bytes(Vec<u8>),
     Entries(Vec<Entry>),
     Target(String),
-    FileSystem(FileSystem),
+    /// One a path, in their order.
+    FileSystems(Vec<Result<FileSystem, Error>>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,14 +95,7 @@ pub(crate) struct Desk {
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     anchors: open::Anchors,
-    asked: Arc<Mutex<HashMap<PathBuf, Asked>>>,
-}
-
-/// A question to a file system that is not answered yet.
-#[derive(Debug)]
-struct Asked {
-    since: Instant,
-    threads: usize,
+    mounts: mounts::Mounts,
 }
 
 impl Files {
@@ -123,11 +113,10 @@ impl Files {
                 (path, open::What::Entries { limit: limits.directory_entries })
             }
             Request::ReadLink { path } => (path, open::What::Target),
-            Request::StatFileSystem { path } => {
-                if filesystems.find(&path).is_none() {
-                    return Err(Error::Denied(path));
-                }
-                return self.stat_file_system(path, limits.file_time).await;
+            Request::StatFileSystems { paths } => {
+                return Ok(Answer::FileSystems(
+                    self.stat_file_systems(filesystems, paths, limits.file_time).await,
+                ));
             }
         };
         let Some(pattern) = read.find(&path) else { return Err(Error::Denied(path)) };
@@ -152,36 +141,21 @@ impl Files {
         }
     }
 
-    /// A mount that does not answer is remembered, so that each next question costs neither time nor a thread.
-    async fn stat_file_system(&self, path: String, limit: Duration) -> Result<Answer, Error> {
-        let key = PathBuf::from(&path);
-        {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            if asked.get(&key).is_some_and(|a| a.since.elapsed() >= limit) {
-                return Err(Error::TimedOut(format!("{path}: an earlier question still hangs")));
-            }
-            if asked.len() >= HUNG_FILE_SYSTEMS {
-                return Err(Error::TimedOut(format!("{path}: {HUNG_FILE_SYSTEMS} file systems hang")));
-            }
-            asked.entry(key.clone()).or_insert(Asked { since: Instant::now(), threads: 0 }).threads += 1;
-        }
-        let (all, shown) = (self.asked.clone(), path.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let answer = open::stat_file_system(&path);
-            let mut asked = all.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(a) = asked.get_mut(&key) {
-                a.threads -= 1;
-                if a.threads == 0 {
-                    asked.remove(&key);
-                }
-            }
-            answer
-        });
-        match tokio::time::timeout(limit, task).await {
-            Ok(Ok(answer)) => answer.map(Answer::FileSystem),
-            Ok(Err(e)) => Err(Error::Io(format!("{shown}: the question was lost: {e}"))),
-            Err(_) => Err(timed_out(&shown, limit)),
-        }
+    /// Those that are granted, all at a time.
+    async fn stat_file_systems(
+        &self,
+        granted: &PathSet,
+        paths: Vec<String>,
+        limit: Duration,
+    ) -> Vec<Result<FileSystem, Error>> {
+        let (allowed, denied): (Vec<_>, Vec<_>) =
+            paths.into_iter().enumerate().partition(|(_, path)| granted.find(path).is_some());
+        let (places, allowed): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
+        let answers = self.mounts.stat(allowed, limit).await;
+        let mut all: Vec<_> = places.into_iter().zip(answers).collect();
+        all.extend(denied.into_iter().map(|(place, path)| (place, Err(Error::Denied(path)))));
+        all.sort_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, answer)| answer).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use picket_sdk::files::{self, FilesError};
+use picket_sdk::files::{self, FileSystem, FilesError};
 use picket_sdk::{Collect, Describe, Failure, GaugeFamily};
 
 use crate::filter::Filter;
@@ -84,8 +84,9 @@ impl FileSystems {
             self.read_mounts(&text, c);
             self.text = text;
         }
-        for mount in &self.mounts {
-            self.set(mount, c);
+        let points: Vec<&str> = self.mounts.iter().map(|mount| mount.point.as_str()).collect();
+        for (mount, stat) in self.mounts.iter().zip(files::stat_file_systems(&points)) {
+            self.set(mount, stat, c);
         }
         Ok(())
     }
@@ -110,8 +111,7 @@ impl FileSystems {
         malformed.report(c);
     }
 
-    fn set(&self, mount: &Mount, c: &mut Collect<'_>) {
-        let stat = files::stat_file_system(&mount.point);
+    fn set(&self, mount: &Mount, stat: Result<FileSystem, FilesError>, c: &mut Collect<'_>) {
         let error = match &stat {
             Ok(_) => "",
             Err(FilesError::TimedOut(_)) => "mountpoint timeout",

@@ -141,6 +141,10 @@ pub(crate) fn stat_file_system(path: &str) -> Result<FileSystem, FilesError> {
     world(|w| w.stat(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
 }
 
+pub(crate) fn stat_file_systems(paths: &[&str]) -> Vec<Result<FileSystem, FilesError>> {
+    paths.iter().map(|path| stat_file_system(path)).collect()
+}
+
 pub(crate) fn send(request: &Request) -> Result<Response, HttpError> {
     // The world is free while the test's closure runs.
     match world(|w| w.http.clone()).flatten() {

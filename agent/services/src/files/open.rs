@@ -31,8 +31,9 @@ impl Anchors {
     /// Answers from procfs and sysfs, whose reads do not wait. None: not theirs, or one that may wait.
     pub(super) fn in_place(&self, path: &str, what: What) -> Option<Result<Answer, Error>> {
         let (anchor, name, rest) = if let Some(rest) = path.strip_prefix("/proc/") {
-            // A process' files can wait for that process.
-            if rest.starts_with(|c: char| c.is_ascii_digit()) {
+            // A process' files can wait for that process; its mounts are the kernel's own list.
+            let of_process = rest.starts_with(|c: char| c.is_ascii_digit());
+            if of_process && !matches!(rest.split_once('/'), Some((_, "mountinfo" | "mounts"))) {
                 return None;
             }
             (&self.proc, "/proc", rest)

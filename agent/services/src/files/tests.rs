@@ -44,9 +44,14 @@ fn bytes(answer: Result<Answer, Error>) -> Vec<u8> {
 #[tokio::test]
 async fn the_kernels_files() {
     let f = Fixture { limits: ServiceLimits::default(), ..Fixture::new() };
-    for path in
-        ["/proc/stat", "/proc/mounts", "/proc/net/dev", "/proc/self/mountinfo", "/sys/class/net/lo/mtu"]
-    {
+    for path in [
+        "/proc/stat",
+        "/proc/mounts",
+        "/proc/net/dev",
+        "/proc/self/mountinfo",
+        "/proc/1/mountinfo",
+        "/sys/class/net/lo/mtu",
+    ] {
         assert!(!bytes(f.read(&[path], path).await).is_empty(), "{path}");
     }
     assert!(!bytes(f.read(&["/sys/class/net/*/mtu"], "/sys/class/net/lo/mtu").await).is_empty());
@@ -146,18 +151,21 @@ async fn only_regular_files_of_a_bounded_size() {
 #[tokio::test]
 async fn file_systems() {
     let f = Fixture::new();
-    let stat = |path: &str| Request::StatFileSystem { path: path.to_owned() };
-    let Ok(Answer::FileSystem(root)) = f.call(&["/**"], stat("/")).await else { panic!() };
-    assert!(root.size_bytes > 0 && root.available_bytes <= root.size_bytes);
-    assert_eq!(f.call(&["/proc"], stat("/")).await, Err(Error::Denied("/".to_owned())));
-    // One that hangs answers at once, until its thread is back.
-    let since = Instant::now() - 2 * f.limits.file_time;
-    f.files.asked.lock().unwrap().insert(PathBuf::from("/"), Asked { since, threads: 1 });
-    let start = Instant::now();
-    assert!(matches!(f.call(&["/**"], stat("/")).await, Err(Error::TimedOut(_))));
-    assert!(start.elapsed() < Duration::from_millis(500));
-    f.files.asked.lock().unwrap().clear();
-    assert!(f.call(&["/**"], stat("/")).await.is_ok());
+    let stat = async |granted: &str, paths: &[&str]| {
+        let paths = paths.iter().map(|p| (*p).to_owned()).collect();
+        match f.call(&[granted], Request::StatFileSystems { paths }).await {
+            Ok(Answer::FileSystems(answers)) => answers,
+            other => panic!("{other:?}"),
+        }
+    };
+    let answers = stat("/**", &["/", "/is/not/there", "/proc"]).await;
+    let [Ok(root), Err(Error::NotFound(_)), Ok(proc)] = answers.as_slice() else { panic!("{answers:?}") };
+    assert!(root.size_bytes > 0 && root.available_bytes <= root.size_bytes && proc.size_bytes == 0);
+    // What is not granted is said in its place.
+    let answers = stat("/proc", &["/", "/proc", "/../proc"]).await;
+    let denied = |path: &str| Err(Error::Denied(path.to_owned()));
+    assert_eq!((answers[0].clone(), answers[2].clone()), (denied("/"), denied("/../proc")));
+    assert!(answers[1].is_ok() && stat("/**", &[]).await.is_empty());
 }
 
 #[tokio::test]
