@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,29 +185,35 @@ impl Connection {
         let Some(tls) = &self.tls else {
             return self.speak(tcp, PeerInfo { address, certificates: None, entry }).await;
         };
-        // Boxed: the handshake's state would otherwise be part of the task for as long as the connection lasts.
+        // Boxed: the handshake's state would otherwise be part of the task for as long as the connection lasts. So would the
+        // stream be, had it not left the block before the connection is waited for.
         let handshake = Box::pin(tls.acceptor().accept(tcp));
-        let stream = tokio::select! {
-            result = tokio::time::timeout(HANDSHAKE, handshake) => {
-                result.map_err(|_| Ended::HandshakeTimeout)?.map_err(Ended::Handshake)?
+        let serving = {
+            let stream = tokio::select! {
+                result = tokio::time::timeout(HANDSHAKE, handshake) => {
+                    result.map_err(|_| Ended::HandshakeTimeout)?.map_err(Ended::Handshake)?
+                }
+                () = entry.evicted() => return Err(Ended::Evicted),
+                () = self.drain.cancelled() => return Ok(()),
+            };
+            let certificates: Option<Arc<[CertificateDer<'static>]>> = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
+            if let Some(leaf) = certificates.as_deref().and_then(<[_]>::first)
+                && !entry.trust(Some(leaf))
+            {
+                return Err(Ended::Full);
             }
-            () = entry.evicted() => return Err(Ended::Evicted),
-            () = self.drain.cancelled() => return Ok(()),
+            self.speak(stream, PeerInfo { address, certificates, entry })
         };
-        let certificates: Option<Arc<[CertificateDer<'static>]>> = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
-        if let Some(leaf) = certificates.as_deref().and_then(<[_]>::first)
-            && !entry.trust(Some(leaf))
-        {
-            return Err(Ended::Full);
-        }
-        self.speak(stream, PeerInfo { address, certificates, entry }).await
+        serving.await
     }
 
-    async fn speak<I>(&self, io: I, peer: PeerInfo) -> Result<(), Ended>
+    /// Not async, and the connection is boxed: an async function would keep a place for `io` beside the connection that it
+    /// became part of, and one for each protocol.
+    fn speak<I>(&self, io: I, peer: PeerInfo) -> Pin<Box<dyn Future<Output = Result<(), Ended>> + Send + '_>>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -215,8 +221,7 @@ impl Connection {
         let router = self.router.clone();
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            let router = router.clone();
-            async move { answer(router, request).await }
+            answer(router.clone(), request)
         });
         match self.protocol {
             Protocol::Grpc => {
@@ -230,7 +235,7 @@ impl Connection {
                     .max_header_list_size(8 * 1024)
                     .max_send_buf_size(64 * 1024)
                     .serve_connection(TokioIo::new(io), service);
-                self.drive(pin!(connection), |c| c.graceful_shutdown(), &entry).await
+                Box::pin(self.drive(Box::pin(connection), |c| c.graceful_shutdown(), entry))
             }
             Protocol::Http => {
                 let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -246,8 +251,10 @@ impl Connection {
                     .max_concurrent_streams(32)
                     .max_header_list_size(16 * 1024)
                     .max_send_buf_size(256 * 1024);
-                let connection = builder.serve_connection(TokioIo::new(io), service);
-                self.drive(pin!(connection), |c| c.graceful_shutdown(), &entry).await
+                // With upgrades: a live tail of logs is a WebSocket.
+                let connection =
+                    builder.serve_connection_with_upgrades(TokioIo::new(io), service).into_owned();
+                Box::pin(self.drive(Box::pin(connection), |c| c.graceful_shutdown(), entry))
             }
         }
     }
@@ -255,9 +262,9 @@ impl Connection {
     /// Runs an HTTP connection to its end, its eviction, its deadline without trust, or the drain.
     async fn drive<C, E>(
         &self,
-        mut connection: Pin<&mut C>,
+        mut connection: Pin<Box<C>>,
         shut_down: impl Fn(Pin<&mut C>),
-        entry: &Entry,
+        entry: Arc<Entry>,
     ) -> Result<(), Ended>
     where
         C: Future<Output = Result<(), E>>,

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::RootCertStore;
+use rustls::crypto::ring::cipher_suite;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -62,6 +63,15 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
+/// For agents, in the order in which they are taken, whatever the client likes best. A connection of theirs is a handshake
+/// and then little data, so what counts is the hash of the key schedule: processors have instructions for SHA-256, and
+/// none for the SHA-384 of the usual first choice. The key is as long as there.
+const UPLINK_SUITES: [SupportedCipherSuite; 3] = [
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+];
+
 /// What a port's TLS is made of.
 #[derive(Clone)]
 pub struct TlsOptions {
@@ -100,7 +110,11 @@ fn config(
     options: &TlsOptions,
     clients: Option<&[CertificateDer<'static>]>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut provider = rustls::crypto::ring::default_provider();
+    if clients.is_some() {
+        provider.cipher_suites = UPLINK_SUITES.to_vec();
+    }
+    let provider = Arc::new(provider);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let mut context = Vec::new();
     let builder = match clients {
@@ -122,6 +136,7 @@ fn config(
     let resolver: Arc<dyn ResolvesServerCert> = options.certificate.clone();
     let mut config = builder.with_cert_resolver(resolver);
     config.alpn_protocols = options.alpn.iter().map(|name| name.to_vec()).collect();
+    config.ignore_client_order = clients.is_some();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Resumption spares both sides the signatures when ten thousand agents come back at once.
     config.ticketer = Arc::new(Tickets::new(Arc::clone(&options.tickets), sha256(&context)));
