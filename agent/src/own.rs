@@ -36,7 +36,7 @@ impl Own {
     /// so that trouble is known at once; and once more when it ends, so that the last word is not fifteen seconds old.
     pub async fn run(mut self, stop: CancellationToken) {
         let Ok(id) = PluginId::new(OWN_ID) else { return };
-        let mut ticker = Ticker::new(INTERVAL, &format!("{}/{OWN_ID}", self.node));
+        let mut ticker = Ticker::new(INTERVAL, &self.node);
         let mut sink = self.collector.sink(id, 3 * INTERVAL);
         let mut board = self.health.board.subscribe();
         loop {

@@ -125,7 +125,7 @@ impl Schedule {
             sink: self.options.collector.sink(id.clone(), task::stale_after(interval)),
             mailbox,
             stop: stop.clone(),
-            seed: format!("{}/{id}", self.options.node),
+            seed: self.options.node.clone(),
             spec,
             interval,
             refused: false,

@@ -1,7 +1,8 @@
 //! When a plugin collects next.
 //!
 //! Ticks stand at fixed places of the wall clock, so that they are the same after a restart, moved by an offset that is
-//! each plugin's and node's own, so that a fleet does not speak at once. Waits are measured by the monotonic clock and
+//! each node's own, so that a fleet does not speak at once. All plugins of a node have the same: it is disturbed once, not
+//! once a plugin, and what they give leaves it in one piece. Waits are measured by the monotonic clock and
 //! are never longer than one and a half intervals nor shorter than half of one, whatever the wall clock does in
 //! between: stepped back it causes no stall, stepped forward no burst.
 
@@ -25,7 +26,8 @@ pub(crate) struct Next {
 }
 
 impl Ticker {
-    /// `seed`: what makes the offset, the same for the same node and plugin for ever.
+    /// `seed`: what makes the offset, the same for the same node for ever. Of two intervals of which one is a multiple of the
+    /// other, the ticks of the longer are ticks of the shorter.
     pub fn new(interval: Duration, seed: &str) -> Self {
         let millis = as_millis(interval).max(1);
         let mut hasher = Fnv::default();
@@ -98,7 +100,7 @@ mod tests {
 
     #[test]
     fn stands_at_the_same_place_of_the_wall_clock() {
-        let mut ticker = Ticker::new(15 * SECOND, "node-a/cpu");
+        let mut ticker = Ticker::new(15 * SECOND, "node-a");
         let offset = ticker.offset.as_millis() as i64;
         let mut wall = 1_700_000_000_123;
         let mut monotonic = SECOND;
@@ -114,14 +116,16 @@ mod tests {
             wall += 100;
             monotonic += SECOND / 10;
         }
-        assert_eq!(Ticker::new(15 * SECOND, "node-a/cpu").offset, ticker.offset);
+        assert_eq!(Ticker::new(15 * SECOND, "node-a").offset, ticker.offset);
+        let often = Ticker::new(5 * SECOND, "node-a").offset;
+        assert_eq!((ticker.offset - often).as_millis() % 5000, 0);
     }
 
     #[test]
     fn offsets_are_spread() {
         let mut tenths = [0; 10];
         for node in 0..1000 {
-            let offset = Ticker::new(10 * SECOND, &format!("node{node}/mock")).offset;
+            let offset = Ticker::new(10 * SECOND, &format!("node{node}")).offset;
             tenths[offset.as_secs() as usize] += 1;
         }
         assert!(tenths.iter().all(|n| (50..200).contains(n)), "{tenths:?}");

@@ -74,6 +74,8 @@ struct Timing {
     connect: Duration,
     /// From the call to the Welcome.
     welcome: Duration,
+    /// How long a record waits for others that leave with it.
+    gather: Duration,
     /// How often clocks, losses and files are looked at.
     housekeeping: Duration,
     /// Unacknowledged batches, and no acknowledgement for this long: the aggregator is stuck, try another connection.
@@ -95,6 +97,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(10),
             welcome: Duration::from_secs(20),
+            gather: Duration::from_millis(200),
             housekeeping: Duration::from_secs(5),
             stall: Duration::from_secs(300),
             drain: Duration::from_secs(5),

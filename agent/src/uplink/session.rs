@@ -2,15 +2,21 @@
 //!
 //! The spool is read only while nothing waits to be sent and the window has room; the aggregator is listened to only
 //! while answers to it don't pile up. So memory is bounded in both directions by the other side's pace.
+//!
+//! What is fixed of a message on the wire (TLS record, HTTP/2 frame, TCP segments, its acknowledgement's) is more than the
+//! samples of a small batch. So records that become durable shortly after each other, as those of one tick do, leave
+//! together; one with an event does not wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::StreamExt as _;
 use picket_agent_spool::Item;
 use picket_proto::v1;
 use picket_proto::v1::downlink_message::Message as Down;
 use picket_proto::v1::uplink_client::UplinkClient;
 use picket_proto::v1::uplink_message::Message as Up;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,8 +31,11 @@ use super::translate::{TranslateError, Translated, Translator, message};
 use super::{End, Uplink};
 use crate::identity::{RenewError, Watch};
 
-/// Messages between this loop and HTTP/2.
-const OUTGOING: usize = 4;
+/// Groups of messages between this loop and HTTP/2.
+const OUTGOING: usize = 1;
+/// A group leaves when it has so many messages or bytes, however young it is.
+const GROUP: usize = 16;
+const GROUP_BYTES: usize = 64 << 10;
 /// The most batches in flight, whatever the aggregator allows.
 const MAX_WINDOW: u32 = 4096;
 /// The aggregator's messages are small.
@@ -46,6 +55,9 @@ pub(super) struct Session<'u> {
     translator: Translator,
     /// To be sent, in order: what one record needs, or a report.
     outgoing: VecDeque<v1::UplinkMessage>,
+    /// The bytes of it that records brought, and when it leaves at the latest.
+    outgoing_bytes: usize,
+    leaves: Instant,
     /// To be sent before that: answers to commands, renewal requests.
     answers: VecDeque<v1::UplinkMessage>,
     /// Life and sequence of each unacknowledged batch, in the order sent.
@@ -83,6 +95,8 @@ impl<'u> Session<'u> {
             watch,
             translator: Translator::default(),
             outgoing: VecDeque::new(),
+            outgoing_bytes: 0,
+            leaves: Instant::now(),
             answers: VecDeque::new(),
             in_flight: VecDeque::new(),
             lives: HashMap::new(),
@@ -96,7 +110,7 @@ impl<'u> Session<'u> {
     pub async fn run(mut self) -> End {
         let (sender, receiver) = mpsc::channel(OUTGOING);
         // The channel is empty and has room.
-        let _ = sender.try_send(message(Up::Hello(hello(self.uplink.started_ms))));
+        let _ = sender.try_send(vec![message(Up::Hello(hello(self.uplink.started_ms)))]);
         let after = self.uplink.timing.welcome;
         let shutdown = self.uplink.shutdown.clone();
         let opened = tokio::select! {
@@ -123,13 +137,13 @@ impl<'u> Session<'u> {
     /// Opens the stream and takes the Welcome.
     async fn open(
         &mut self,
-        receiver: mpsc::Receiver<v1::UplinkMessage>,
+        receiver: mpsc::Receiver<Vec<v1::UplinkMessage>>,
     ) -> Result<(Streaming<v1::DownlinkMessage>, usize), UplinkError> {
         let mut client = UplinkClient::new(self.channel.clone()).max_decoding_message_size(MAX_DOWN_BYTES);
         let failed =
             |status: tonic::Status, watch: &Watch| UplinkError::of_status(&status, watch.explain(), false);
-        let response =
-            client.stream(ReceiverStream::new(receiver)).await.map_err(|e| failed(e, &self.watch))?;
+        let messages = ReceiverStream::new(receiver).flat_map(futures_util::stream::iter);
+        let response = client.stream(messages).await.map_err(|e| failed(e, &self.watch))?;
         let mut incoming = response.into_inner();
         let first = incoming.message().await.map_err(|e| failed(e, &self.watch))?;
         let welcome = match first.and_then(|first| first.message) {
@@ -157,7 +171,7 @@ impl<'u> Session<'u> {
 
     async fn follow(
         &mut self,
-        sender: mpsc::Sender<v1::UplinkMessage>,
+        sender: mpsc::Sender<Vec<v1::UplinkMessage>>,
         incoming: &mut Streaming<v1::DownlinkMessage>,
         window: usize,
     ) -> Result<(), UplinkError> {
@@ -177,7 +191,7 @@ impl<'u> Session<'u> {
             {
                 return Ok(());
             }
-            let sending = !(self.answers.is_empty() && self.outgoing.is_empty());
+            let sending = drain_until.is_some() && !self.outgoing.is_empty() || self.is_due();
             let reading = !sending && self.in_flight.len() < window;
             tokio::select! {
                 () = shutdown.cancelled(), if drain_until.is_none() => {
@@ -190,11 +204,11 @@ impl<'u> Session<'u> {
                     Ok(None) => return Err(UplinkError::Ended),
                     Err(status) => return Err(UplinkError::of_status(&status, self.watch.explain(), true)),
                 },
+                () = tokio::time::sleep_until(self.leaves), if !sending && !self.outgoing.is_empty() => {}
                 permit = sender.reserve(), if sending => match permit {
                     Ok(permit) => {
-                        if let Some(next) = self.answers.pop_front().or_else(|| self.outgoing.pop_front()) {
-                            permit.send(next);
-                        }
+                        self.outgoing_bytes = 0;
+                        permit.send(self.answers.drain(..).chain(self.outgoing.drain(..)).collect());
                     }
                     // HTTP/2 has let go of the stream; the incoming half knows why.
                     Err(_) => return Err(self.broken(incoming).await),
@@ -206,6 +220,7 @@ impl<'u> Session<'u> {
                 changed = plugins.changed(), if !plugins_gone && !sending => match changed {
                     Ok(()) => {
                         let plugins = plugins.borrow_and_update().clone();
+                        self.begin_group();
                         self.outgoing.push_back(message(Up::Plugins(v1::PluginReport { plugins })));
                     }
                     Err(_) => plugins_gone = true,
@@ -223,11 +238,33 @@ impl<'u> Session<'u> {
             && self.uplink.spool.stats().records_pending == 0
     }
 
+    /// A group that begins now leaves after a while.
+    fn begin_group(&mut self) {
+        if self.outgoing.is_empty() {
+            self.leaves = Instant::now() + self.uplink.timing.gather;
+        }
+    }
+
+    /// What is to be sent is to be sent now.
+    fn is_due(&self) -> bool {
+        if self.outgoing.is_empty() {
+            return !self.answers.is_empty();
+        }
+        !self.answers.is_empty()
+            || self.outgoing.len() >= GROUP
+            || self.outgoing_bytes >= GROUP_BYTES
+            || Instant::now() >= self.leaves
+    }
+
     /// Queues one record of the spool.
     fn record(&mut self, item: &Item) -> Result<(), UplinkError> {
         let key = (item.life, item.sequence);
         let progress = self.lives.entry(item.life).or_default();
         let held = item.sequence <= progress.held || self.uplink.unsendable == Some(key);
+        let before = self.outgoing.len();
+        if before == 0 {
+            self.leaves = Instant::now() + self.uplink.timing.gather;
+        }
         match self.translator.translate(item, held, &mut self.outgoing) {
             Ok(Translated::Skipped) => self.left_out(item),
             Ok(Translated::Batch { undefined }) => {
@@ -239,6 +276,12 @@ impl<'u> Session<'u> {
                 self.uplink.status.sent();
                 self.uplink.status.undefined(undefined);
                 self.uplink.status.flying(self.in_flight.len());
+                for message in self.outgoing.range(before..) {
+                    self.outgoing_bytes += message.encoded_len();
+                    if matches!(&message.message, Some(Up::Batch(batch)) if !batch.events.is_empty()) {
+                        self.leaves = Instant::now();
+                    }
+                }
             }
             Err(error @ TranslateError::Columns { .. }) => {
                 self.uplink.status.unsendable();
@@ -360,6 +403,7 @@ impl<'u> Session<'u> {
             for (reason, records) in self.uplink.spool.stats().lost {
                 if records > 0 && self.losses.insert(reason, records) != Some(records) {
                     let loss = v1::Loss { reason: reason.to_owned(), records };
+                    self.begin_group();
                     self.outgoing.push_back(message(Up::Loss(loss)));
                 }
             }

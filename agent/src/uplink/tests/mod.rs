@@ -39,6 +39,7 @@ fn timing() -> Timing {
     Timing {
         connect: Duration::from_secs(5),
         welcome: Duration::from_secs(5),
+        gather: Duration::from_millis(10),
         housekeeping: Duration::from_millis(30),
         stall: Duration::from_secs(60),
         drain: Duration::from_secs(5),
