@@ -3,6 +3,7 @@
 
 pub mod columns;
 pub mod definitions;
+pub mod documents;
 pub mod model;
 
 /// The uplink: generated from `picket/v1/uplink.proto`.

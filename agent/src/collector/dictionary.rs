@@ -370,6 +370,11 @@ impl Dictionary {
         self.names.range::<str, _>((start, Unbounded))
     }
 
+    /// The families of this name.
+    pub fn families_of(&self, name: &str) -> &[u32] {
+        self.names.get(name).map_or(&[], |name| name.families.as_slice())
+    }
+
     pub fn has_name(&self, name: &str) -> bool {
         self.names.contains_key(name)
     }

@@ -10,6 +10,7 @@ mod dictionary;
 mod errors;
 mod exposition;
 mod labels;
+mod latest;
 mod sink;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -17,6 +17,7 @@ use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use picket_proto::documents;
 use serde::{Deserialize, Serialize};
 
 pub use server::serve;
@@ -44,6 +45,7 @@ pub fn router(api: Api) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/v1/plugins", get(plugins))
+        .route("/api/v1/containers", get(containers))
         .route("/api/v1/scenario", get(scenario).put(set_scenario))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -97,7 +99,7 @@ impl From<ControlError> for Problem {
 }
 
 async fn index() -> &'static str {
-    "picket-agent: /metrics /healthz /readyz /api/v1/plugins /api/v1/scenario\n"
+    "picket-agent: /metrics /healthz /readyz /api/v1/plugins /api/v1/containers /api/v1/scenario\n"
 }
 
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
@@ -122,6 +124,14 @@ async fn readyz(State(api): State<Api>) -> Response {
 
 async fn plugins(State(api): State<Api>) -> Response {
     Json(serde_json::json!({ "plugins": api.schedule.board().all() })).into_response()
+}
+
+/// The servers of models that the plugins know of.
+async fn containers(State(api): State<Api>) -> Response {
+    let readings = api.collector.latest(&documents::CONTAINER_SERIES);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let list = documents::containers(&readings, now.as_secs_f64());
+    Json(serde_json::json!({ "containers": list })).into_response()
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,9 @@
 mod auth;
 mod body;
 mod data;
+mod documents;
 mod error;
+mod logs;
 mod nodes;
 mod status;
 mod tokens;
@@ -25,6 +27,7 @@ use tokio::sync::Semaphore;
 
 pub use auth::{Caller, Door};
 pub use error::ApiError;
+pub use logs::Logs;
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -47,6 +50,7 @@ pub struct App {
     pub log: Arc<Log>,
     pub ingest: UplinkService,
     pub events: Arc<Events>,
+    pub logs: Logs,
     pub mode: Mode,
     /// `host:port`s for enrolment tokens.
     pub advertised: Vec<String>,
@@ -99,12 +103,14 @@ pub fn router(app: Arc<App>) -> (Router, Vec<Route>) {
         .add(Admin, Method::POST, "/api/v1/nodes/{node}/readmit", nodes::readmit)
         .add(Viewer, Method::GET, "/api/v1/nodes/{node}/scenario", nodes::get_scenario)
         .add(Operator, Method::PUT, "/api/v1/nodes/{node}/scenario", nodes::put_scenario)
+        .add(Viewer, Method::GET, "/api/v1/containers", documents::containers)
         .add(Viewer, Method::GET, "/api/v1/series", data::series)
         .add(Viewer, Method::GET, "/api/v1/events", data::events)
         .add(Viewer, Method::GET, "/api/v1/export", data::export)
         .add(Admin, Method::GET, "/api/v1/tokens", tokens::list)
         .add(Admin, Method::POST, "/api/v1/tokens", tokens::create)
         .add(Admin, Method::DELETE, "/api/v1/tokens/{id}", tokens::revoke);
+    let api = logs::routes(api);
     let router = api
         .router
         .fallback(unknown_path)
