@@ -1,10 +1,14 @@
 //! The SDK in a guest: the contract's generated bindings, and their translation to the SDK's own types. Nothing of
 //! this is public to plugins.
 
+#[path = "guest/command.rs"]
+mod command;
 #[path = "guest/containers.rs"]
 mod containers;
 #[path = "guest/kmsg.rs"]
 mod kmsg;
+#[path = "guest/logs.rs"]
+mod logs;
 #[path = "guest/nvml.rs"]
 mod nvml;
 #[path = "guest/unix_http.rs"]
@@ -58,8 +62,10 @@ use source::picket::host;
 use source::picket::source::sink;
 use source::picket::types::types as wit;
 
+pub(crate) use command::{command_end, command_read, command_start};
 pub(crate) use containers::{containers_inspect, containers_list, containers_logs, containers_stats};
 pub(crate) use kmsg::kmsg_read;
+pub(crate) use logs::{logs_emit, logs_hold, logs_read};
 pub(crate) use nvml::nvml_snapshot;
 pub use sink::{Point, TimedPoint};
 pub(crate) use unix_http::unix_send;

@@ -50,16 +50,20 @@ mod series;
 mod source;
 
 pub mod clock;
+pub mod command;
 pub mod containers;
+pub mod exposition;
 pub mod files;
 pub mod http;
 pub mod kmsg;
 pub mod log;
+pub mod logs;
 pub mod nvml;
 pub mod random;
 pub mod store;
 pub mod system;
 pub mod unix_http;
+pub mod upstream;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -8,6 +8,7 @@ use picket_agent_services::grants::{Admission, Refusal, admit};
 use crate::compiler::sha256;
 use crate::component::{Component, inspect};
 use crate::error::codes;
+use crate::manifest::Manifest;
 use crate::settings::problems;
 use crate::{Phase, PluginError, PluginSpec};
 
@@ -65,6 +66,19 @@ pub fn check(spec: &PluginSpec) -> Result<Checked, PluginError> {
         }
     }
     Ok(Checked { digest, bytes, component, admission })
+}
+
+/// The manifest of a component file, which nothing else of is looked at.
+///
+/// # Errors
+/// For a person: the file cannot be read, is no plugin for this agent, or has no manifest.
+pub fn manifest_of(file: &Path) -> Result<Manifest, String> {
+    let shown = file.display();
+    let bytes = read(file)
+        .map_err(|e| format!("{shown} cannot be read: {e}"))?
+        .ok_or_else(|| format!("{shown} is larger than {MAX_COMPONENT_BYTES} bytes"))?;
+    let component = inspect(&bytes).map_err(|unfit| format!("{shown}: {}", unfit.message))?;
+    component.manifest.ok_or_else(|| format!("{shown} has no manifest"))
 }
 
 fn refused(spec: &PluginSpec, refusal: &Refusal) -> PluginError {

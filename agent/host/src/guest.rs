@@ -11,6 +11,7 @@ use picket_agent_services::grants::Admission;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
+use crate::lines::Lines;
 use crate::readings::Readings;
 
 pub(crate) struct Guest {
@@ -19,6 +20,7 @@ pub(crate) struct Guest {
     pub log: Log,
     pub memory: MemoryLimit,
     pub readings: Readings,
+    pub lines: Lines,
 }
 
 /// The CPU time of the call that runs, shared between what polls the call and the guest's epoch callback. Waiting costs

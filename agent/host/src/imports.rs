@@ -1,8 +1,10 @@
 //! The host's side of the contract's imports: conversion of types and nothing else. Every effect lies in
 //! [`picket_agent_services`] behind a grant.
 
+mod command;
 mod containers;
 mod kmsg;
+mod logs;
 mod nvml;
 mod unix_http;
 

@@ -22,7 +22,9 @@ use crate::bindings::picket::source::sink;
 use crate::bindings::picket::types::types;
 use crate::guest::{Guest, MemoryLimit, Meter};
 use crate::limits::Limits;
+use crate::lines::Lines;
 use crate::readings::{Declared, Readings};
+use crate::sink::SampleSink;
 
 /// Resources that a guest may hold of the host's: the contract has none yet.
 const MAX_HANDLES: usize = 64;
@@ -60,8 +62,8 @@ impl Linked {
                     wit::containers::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?
                 }
                 Capability::UnixHttp => wit::unix_http::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
-                // In no version of the contract yet: no component can import them.
-                Capability::Command | Capability::Logs => {}
+                Capability::Command => wit::command::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
+                Capability::Logs => wit::logs::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
             }
         }
         let pre = linker.instantiate_pre(component)?;
@@ -116,6 +118,8 @@ pub(crate) struct Instance {
     limits: Limits,
     source: source::Guest,
     control: Option<control::Guest>,
+    services: Arc<Services>,
+    admission: Arc<Admission>,
 }
 
 impl Instance {
@@ -129,6 +133,7 @@ impl Instance {
             log: Log::new(setting.plugin.clone(), limits.log_rate),
             memory: MemoryLimit::new(limits.memory),
             readings: Readings::new(generation, limits.clone()),
+            lines: Lines::default(),
         };
         let mut store = Store::new(linked.pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
@@ -148,11 +153,13 @@ impl Instance {
         };
         // A new store's deadline is in the past: the callback is asked at once, and sets it.
         let (source, control) = bounded(&meter, &limits, made).await?;
-        Ok(Self { store, meter, limits, source, control })
+        let (services, admission) = (setting.services.clone(), setting.admission.clone());
+        Ok(Self { store, meter, limits, source, control, services, admission })
     }
 
     /// The one way into the guest.
     pub(crate) async fn enter(&mut self, call: Call<'_>) -> Result<Returned, Stopped> {
+        let _ended = CallEnded { services: self.services.clone(), admission: self.admission.clone() };
         self.store.set_epoch_deadline(1);
         let (store, source, control) = (&mut self.store, &self.source, self.control.as_ref());
         let no_control = || wasmtime::Error::msg("the plugin exports no control");
@@ -188,6 +195,18 @@ impl Instance {
         &mut self.store.data_mut().readings
     }
 
+    /// A collect begins; `log_room`: how many bytes of log lines can be kept.
+    pub(crate) fn begin_collect(&mut self, log_room: u64) {
+        let guest = self.store.data_mut();
+        guest.readings.begin_collect();
+        guest.lines.begin(log_room);
+    }
+
+    /// See [`Guest::hand_over_lines`].
+    pub(crate) async fn hand_over_lines(&mut self, sink: &mut dyn SampleSink) -> Result<(), String> {
+        self.store.data_mut().hand_over_lines(sink).await
+    }
+
     /// CPU time of the last call.
     pub(crate) fn guest_time(&self) -> Duration {
         self.meter.used()
@@ -196,6 +215,18 @@ impl Instance {
     /// Linear memory, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.store.data().memory.used()
+    }
+}
+
+/// What a call leaves behind with the services ends with it: also when it timed out, trapped or was given up.
+struct CallEnded {
+    services: Arc<Services>,
+    admission: Arc<Admission>,
+}
+
+impl Drop for CallEnded {
+    fn drop(&mut self) {
+        self.services.call_ended(&self.admission);
     }
 }
 

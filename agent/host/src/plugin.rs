@@ -169,7 +169,7 @@ impl Plugin {
     pub async fn collect(&mut self, sink: &mut dyn SampleSink) -> Result<CollectStats, PluginError> {
         let begin = Instant::now();
         let mut instance = self.ready(Phase::Collect).await?;
-        instance.readings().begin_collect();
+        instance.begin_collect(sink.log_room());
         let returned = instance.enter(Call::Collect).await;
         let points = instance.readings().hand_over(&self.setting.plugin, sink);
         let stats = CollectStats {
@@ -181,6 +181,9 @@ impl Plugin {
         };
         match returned {
             Ok(Returned::Done(Ok(()))) => {
+                if let Err(why) = instance.hand_over_lines(sink).await {
+                    sink.fail("lines", &why);
+                }
                 self.keep(instance);
                 Ok(stats)
             }

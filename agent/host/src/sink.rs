@@ -3,6 +3,8 @@
 use picket_proto::model::{Family, Labels, Part};
 use picket_proto::v1;
 
+use crate::lines::LogRecord;
+
 /// Takes what one plugin produced. Called from [`crate::Plugin::collect`] alone, after the guest's call has ended
 /// (well or by a limit), in this order: definitions, points, timed points, retirements, events, failures.
 /// Everything is checked: names are valid, numbers were defined, no series stands in a collect twice, no value is NaN.
@@ -30,6 +32,20 @@ pub trait SampleSink: Send {
 
     /// Something happened. The plugin's name is filled in; a `subject_kind` of `node` with an empty id is the node.
     fn event(&mut self, event: v1::Event);
+
+    /// How many bytes of log lines would be kept now; 0: none, and the plugin's logs are not read.
+    fn log_room(&mut self) -> u64 {
+        0
+    }
+
+    /// The log lines of a collect that ended well, and where reading goes on after them: kept together or not at all.
+    ///
+    /// # Errors
+    /// Why they were not kept, for a person. They are read again.
+    fn logs(&mut self, record: LogRecord) -> Result<(), String> {
+        drop(record);
+        Err("log lines are not kept here".to_owned())
+    }
 
     /// Something could not be read or was refused; at most once a reason and collect.
     fn fail(&mut self, reason: &str, message: &str);

@@ -15,6 +15,9 @@
 mod mounts;
 mod open;
 
+pub(crate) use open::{Place, regular};
+mod walk;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{containers, files, http, kmsg, nvml, store, system, unix_http};
+use crate::{command, containers, files, http, kmsg, logs, nvml, store, system, unix_http};
 
 /// One effect that a plugin asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Request {
     UnixHttp(unix_http::Request),
     Nvml(nvml::Request),
     Kmsg(kmsg::Request),
+    Logs(logs::Request),
+    Command(command::Request),
 }
 
 /// The answer to the [`Request`] of the same name.
@@ -30,6 +32,8 @@ pub enum Response {
     UnixHttp(Result<http::Answer, http::Error>),
     Nvml(Result<nvml::Answer, nvml::Error>),
     Kmsg(Result<kmsg::Answer, kmsg::Error>),
+    Logs(Result<logs::Answer, logs::Error>),
+    Command(Result<command::Answer, command::Error>),
     /// The grant is for another capability than the request: a fault of the caller, not of the plugin.
     Mismatch,
 }

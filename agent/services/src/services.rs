@@ -4,11 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use picket_proto::model::PluginId;
+
 use crate::always;
 use crate::files::Files;
-use crate::grants::{Compiled, Grant};
+use crate::grants::{Admission, Capability, Compiled, Grant};
 use crate::http::Client;
+use crate::kmsg::Kmsg;
+use crate::logs::{self, Logs};
+use crate::nvml::Nvml;
 use crate::store::Stores;
+use crate::wakes::Wakes;
 use crate::{Request, Response};
 
 /// How the services are set up.
@@ -19,6 +25,8 @@ pub struct ServicesOptions {
     /// A PEM file with authorities to trust in HTTPS beside the system's.
     pub extra_authorities: Option<PathBuf>,
     pub limits: ServiceLimits,
+    pub nvml: crate::nvml::Options,
+    pub kmsg: crate::kmsg::Options,
 }
 
 /// The node's bounds on single effects.
@@ -43,6 +51,8 @@ pub struct ServiceLimits {
     /// The most of a container's output in one call, in bytes and in lines.
     pub log_bytes: usize,
     pub log_lines: usize,
+    /// The most commands that a plugin may have running.
+    pub command_runs: usize,
 }
 
 impl Default for ServiceLimits {
@@ -58,6 +68,7 @@ impl Default for ServiceLimits {
             engine_ids: 256,
             log_bytes: 1 << 20,
             log_lines: 5_000,
+            command_runs: 4,
         }
     }
 }
@@ -76,14 +87,23 @@ pub struct Services {
     files: Files,
     stores: Stores,
     http: Arc<Client>,
+    logs: Logs,
+    nvml: Nvml,
+    kmsg: Kmsg,
+    wakes: Wakes,
 }
 
 impl Services {
     /// # Errors
     /// [`ServicesError`]: the file with extra authorities holds none.
     pub fn new(options: ServicesOptions) -> Result<Self, ServicesError> {
+        let wakes = Wakes::default();
         Ok(Self {
+            nvml: Nvml::new(options.nvml, wakes.clone()),
+            kmsg: Kmsg::new(options.kmsg, wakes.clone()),
+            wakes,
             files: Files::default(),
+            logs: Logs::default(),
             stores: Stores::new(options.state_dir.join("plugins")),
             http: Arc::new(Client::new(options.extra_authorities, &options.limits)?),
             limits: options.limits,
@@ -109,9 +129,43 @@ impl Services {
             (Compiled::UnixHttp(rules), Request::UnixHttp(request)) => {
                 Response::UnixHttp(crate::unix_http::send(rules, &self.limits, request).await)
             }
+            (Compiled::Command(commands), Request::Command(request)) => {
+                Response::Command(crate::command::call(commands, &self.limits, request).await)
+            }
+            (Compiled::Nvml(devices), Request::Nvml(request)) => {
+                Response::Nvml(self.nvml.call(grant.plugin(), devices, request).await)
+            }
+            (Compiled::Kmsg(filter), Request::Kmsg(request)) => {
+                Response::Kmsg(self.kmsg.call(grant.plugin(), filter, request).await)
+            }
+            (Compiled::Logs(scope), Request::Logs(request)) => {
+                Response::Logs(self.logs.call(grant.plugin(), scope, &self.limits, request).await)
+            }
             (Compiled::System, Request::System(request)) => Response::System(crate::system::answer(request)),
             _ => Response::Mismatch,
         }
+    }
+
+    /// A call into a plugin is over, however it ended: what it left running is killed.
+    pub fn call_ended(&self, admission: &Admission) {
+        if let Some(Compiled::Command(commands)) = admission.grant(Capability::Command).map(Grant::scope) {
+            commands.end_all();
+        }
+    }
+
+    /// Who is to be collected from before its time.
+    pub fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    /// Puts back where a plugin's reading of a log goes on, before the plugin reads.
+    pub fn restore_log_cursor(&self, plugin: &PluginId, source: &str, cursor: &str) {
+        self.logs.restore(plugin, source, cursor);
+    }
+
+    /// What each plugin has read of logs.
+    pub fn log_totals(&self) -> Vec<(PluginId, logs::Totals)> {
+        self.logs.totals()
     }
 
     /// Plugins' stores that were found damaged and set aside since the start.

@@ -5,12 +5,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::world::World;
+use crate::command::{CommandError, Output};
 use crate::containers::{ContainersError, Listing, LogPage};
 use crate::event::Event;
 use crate::files::{Entry, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
 use crate::kmsg::{KmsgError, Page};
 use crate::log::Level;
+use crate::logs::{self, Batch, LogsError, Selection};
 use crate::model::{FamilyDef, SeriesDef, SinkError};
 use crate::nvml::NvmlError;
 use crate::store::StoreError;
@@ -170,6 +172,35 @@ pub(crate) fn nvml_snapshot(max_age: u32) -> Result<(u64, String), NvmlError> {
 pub(crate) fn kmsg_read(after: Option<&str>, most: u32) -> Result<Page, KmsgError> {
     let no_host = || KmsgError::Unavailable("no host".to_owned());
     world(|w| w.kmsg.read(after, most)).unwrap_or_else(|| Err(no_host()))
+}
+
+pub(crate) fn logs_read(wanted: &Selection, most: u32) -> Result<logs::Page, LogsError> {
+    world(|w| w.lines.read(wanted, most, w.now()))
+        .unwrap_or_else(|| Err(LogsError::Other("no host".to_owned())))
+}
+
+pub(crate) fn logs_hold(chunk: u32, bytes: u32) -> Result<(), LogsError> {
+    world(|w| w.lines.hold(chunk, bytes)).unwrap_or_else(|| Err(LogsError::Other("no host".to_owned())))
+}
+
+pub(crate) fn logs_emit(batches: Vec<Batch>) -> Result<(), LogsError> {
+    world(|w| w.lines.emit(batches)).unwrap_or_else(|| Err(LogsError::Other("no host".to_owned())))
+}
+
+pub(crate) fn command_start(name: &str, slots: &[(&str, &str)]) -> Result<u32, CommandError> {
+    // The world is free while the test's closure runs.
+    let answer = world(|w| w.commands.answer.clone()).flatten();
+    let answer = answer.ok_or_else(|| CommandError::Denied(name.to_owned()))?;
+    let output = (answer.borrow_mut())(name, slots)?;
+    world(|w| w.commands.started(output)).unwrap_or_else(|| Err(CommandError::Denied(name.to_owned())))
+}
+
+pub(crate) fn command_read(run: u32, most: u32) -> Result<Vec<u8>, CommandError> {
+    world(|w| w.commands.read(run, most)).unwrap_or_else(|| Err(CommandError::Other("no host".to_owned())))
+}
+
+pub(crate) fn command_end(run: u32) -> Result<Output, CommandError> {
+    world(|w| w.commands.end(run)).unwrap_or_else(|| Err(CommandError::Other("no host".to_owned())))
 }
 
 pub(crate) fn unix_send(socket: &str, request: &Request) -> Result<Response, HttpError> {

@@ -5,8 +5,10 @@
 //! stands in a collect once. A break of it is a [`Host::failures`] entry, as it would be in production.
 
 pub(crate) mod backend;
+mod commands;
 mod engine;
 mod gpu;
+mod lines;
 mod sink;
 mod text;
 mod world;
@@ -16,10 +18,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::command::{CommandError, Output};
 use crate::files::{FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
 use crate::kmsg::KmsgError;
 use crate::log::Level;
+use crate::logs::{Batch, Selection, SourceKind};
 use crate::nvml::NvmlError;
 use crate::runner::{ControlFailure, Runner};
 use crate::system::{TimeZone, Uname};
@@ -163,6 +167,16 @@ impl<P: Source> Host<P> {
         self
     }
 
+    /// Answers the plugin's commands, given the operator's name and the slots; without it they are
+    /// [`CommandError::Denied`].
+    pub fn command(
+        &mut self,
+        answer: impl FnMut(&str, &[(&str, &str)]) -> Result<Output, CommandError> + 'static,
+    ) -> &mut Self {
+        self.world.borrow_mut().commands.answer = Some(Rc::new(RefCell::new(answer)));
+        self
+    }
+
     /// Answers the plugin's requests over Unix sockets, given the socket's path; without it they are
     /// [`HttpError::Denied`].
     pub fn unix_http(
@@ -177,6 +191,40 @@ impl<P: Source> Host<P> {
     pub fn engine(&mut self, change: impl FnOnce(&mut Engine)) -> &mut Self {
         change(self.world.borrow_mut().engine.get_or_insert_default());
         self
+    }
+
+    /// Appends to a log, which is made where there is none of this kind and name. The labels are what the host knows of it.
+    pub fn write_log(
+        &mut self,
+        kind: SourceKind,
+        name: &str,
+        labels: &[(&str, &str)],
+        bytes: &[u8],
+    ) -> &mut Self {
+        self.world.borrow_mut().lines.write(kind, name, labels, bytes);
+        self
+    }
+
+    /// Nothing is added to this log any more.
+    pub fn end_log(&mut self, name: &str) -> &mut Self {
+        self.world.borrow_mut().lines.end(name);
+        self
+    }
+
+    /// Whether the queue for log lines is full, so that none are read.
+    pub fn full_log_queue(&mut self, full: bool) -> &mut Self {
+        self.world.borrow_mut().lines.full = full;
+        self
+    }
+
+    /// What the plugin last asked to read.
+    pub fn log_selection(&self) -> Option<Selection> {
+        self.world.borrow().lines.asked.clone()
+    }
+
+    /// The log lines of the good collects since the last call.
+    pub fn take_lines(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.world.borrow_mut().lines.taken)
     }
 
     /// How many bytes the store takes (64 KiB unless said otherwise).
@@ -205,7 +253,13 @@ impl<P: Source> Host<P> {
     /// The plugin's own.
     pub fn collect(&mut self) -> Result<(), Failure> {
         self.world.borrow_mut().sink.begin();
-        backend::within(&self.world, || self.runner.collect())
+        let collected = backend::within(&self.world, || self.runner.collect());
+        let mut world = self.world.borrow_mut();
+        world.commands.call_ended();
+        let now = world.now();
+        world.lines.collect_ended(collected.is_ok(), now);
+        drop(world);
+        collected
     }
 
     /// The plugin itself.

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::commands::Commands;
 use super::engine::Engine;
 use super::gpu::{Kmsg, Snapshots};
+use super::lines::Lines;
 use super::sink::Sink;
 use crate::files::{Entry, EntryKind, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
@@ -37,6 +39,8 @@ pub(crate) struct World {
     pub engine: Option<Engine>,
     pub nvml: Option<Snapshots>,
     pub kmsg: Kmsg,
+    pub lines: Lines,
+    pub commands: Commands,
     pub store: Store,
     pub log: Vec<(Level, String)>,
 }
@@ -60,6 +64,8 @@ impl Default for World {
             engine: None,
             nvml: None,
             kmsg: Kmsg::default(),
+            lines: Lines::default(),
+            commands: Commands::default(),
             store: Store::default(),
             log: Vec::new(),
         }

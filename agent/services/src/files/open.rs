@@ -5,11 +5,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, openat2};
 use rustix::io::Errno;
 
-use super::{Answer, Entry, EntryKind, Error, FileSystem};
+use super::{Answer, Entry, EntryKind, Error, FileSystem, walk};
 use crate::grants::PathSet;
 
 /// What is wanted of a path.
@@ -59,7 +60,7 @@ impl Anchors {
 
 /// A granted place outside of the kernel's file systems.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub root: PathBuf,
     pub granted: PathSet,
 }
@@ -68,24 +69,7 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXE
 
 /// Answers from any file system. May hang as long as the file system does.
 pub(super) fn anywhere(place: &Place, path: &str, what: What) -> Result<Answer, Error> {
-    let kernel = ["/proc", "/sys"].into_iter().find(|k| Path::new(path).starts_with(k));
-    let root = kernel.map_or(place.root.as_path(), Path::new);
-    let rest = Path::new(path).strip_prefix(root).map_err(|_| Error::Denied(path.to_owned()))?;
-    let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
-    let root_fd = open_root(root).map_err(|e| error(path, e))?;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let nofollow = if matches!(what, What::Target) { OFlags::NOFOLLOW } else { OFlags::empty() };
-    let look = OFlags::PATH | OFlags::CLOEXEC | nofollow;
-    let looked = match resolve(root_fd.as_fd(), rest, look, beneath | ResolveFlags::NO_SYMLINKS) {
-        Err(Errno::LOOP) => {
-            let fd = resolve(root_fd.as_fd(), rest, look, beneath).map_err(|e| error(path, e))?;
-            if kernel.is_none() {
-                check_target(place, root, &root_fd, &fd, path)?;
-            }
-            fd
-        }
-        other => other.map_err(|e| error(path, e))?,
-    };
+    let looked = look(place, path, matches!(what, What::Target))?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&looked).map_err(|e| error(path, e))?.st_mode);
     let flags = match what {
         What::Target => return answer(&looked, path, what),
@@ -94,10 +78,45 @@ pub(super) fn anywhere(place: &Place, path: &str, what: What) -> Result<Answer, 
         What::Entries { .. } if kind == FileType::Directory => READ | OFlags::DIRECTORY,
         What::Entries { .. } => return Err(wrong_kind(path, kind, "a directory")),
     };
-    // The same file that was looked at, whatever stands at its path by now.
-    let again = format!("/proc/self/fd/{}", looked.as_raw_fd());
-    let fd = rustix::fs::open(again, flags, Mode::empty()).map_err(|e| error(path, e))?;
-    answer(&fd, path, what)
+    answer(&again(&looked, path, flags)?, path, what)
+}
+
+/// Opens a regular file to read. May hang as long as the file system does.
+pub(crate) fn regular(place: &Place, path: &str) -> Result<OwnedFd, Error> {
+    let looked = look(place, path, false)?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&looked).map_err(|e| error(path, e))?.st_mode);
+    if kind != FileType::RegularFile {
+        return Err(wrong_kind(path, kind, "a regular file"));
+    }
+    again(&looked, path, READ)
+}
+
+/// Resolves a path beneath its root, opening nothing.
+fn look(place: &Place, path: &str, link_itself: bool) -> Result<OwnedFd, Error> {
+    let kernel = ["/proc", "/sys"].into_iter().find(|k| Path::new(path).starts_with(k));
+    let root = kernel.map_or(place.root.as_path(), Path::new);
+    let rest = Path::new(path).strip_prefix(root).map_err(|_| Error::Denied(path.to_owned()))?;
+    let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+    let root_fd = open_root(root).map_err(|e| error(path, e))?;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let nofollow = if link_itself { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = OFlags::PATH | OFlags::CLOEXEC | nofollow;
+    match resolve(root_fd.as_fd(), rest, flags, beneath | ResolveFlags::NO_SYMLINKS) {
+        Err(Errno::LOOP) => {
+            let fd = resolve(root_fd.as_fd(), rest, flags, beneath).map_err(|e| error(path, e))?;
+            if kernel.is_none() {
+                check_target(place, root, &root_fd, &fd, path)?;
+            }
+            Ok(fd)
+        }
+        other => other.map_err(|e| error(path, e)),
+    }
+}
+
+/// The same file that was looked at, whatever stands at its path by now.
+fn again(looked: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+    let itself = format!("/proc/self/fd/{}", looked.as_raw_fd());
+    rustix::fs::open(itself, flags, Mode::empty()).map_err(|e| error(path, e))
 }
 
 /// What a link led to must be granted by its own path too.
@@ -144,15 +163,25 @@ fn resolve(
     how: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
     let rest: CString = rest.into_c_str()?.into_owned();
+    if NO_OPENAT2.load(Ordering::Relaxed) {
+        return walk::resolve(root, &rest, open, how);
+    }
     // EAGAIN: something was renamed while `..` was looked up.
     for _ in 0..3 {
         match openat2(root, &rest, open | OFlags::CLOEXEC, Mode::empty(), how) {
             Err(Errno::AGAIN) => {}
+            Err(Errno::NOSYS) => {
+                NO_OPENAT2.store(true, Ordering::Relaxed);
+                return walk::resolve(root, &rest, open, how);
+            }
             other => return other,
         }
     }
     Err(Errno::AGAIN)
 }
+
+/// This kernel, or the seccomp filter that we live under, has no openat2(2).
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 fn answer(fd: &OwnedFd, path: &str, what: What) -> Result<Answer, Error> {
     match what {
@@ -264,9 +293,6 @@ fn error(path: &str, errno: Errno) -> Error {
         Errno::LOOP => Error::Denied(format!("{path}: a magic link, or too many links")),
         Errno::ISDIR => Error::WrongKind(format!("{path} is a directory, not a regular file")),
         Errno::NOTDIR => Error::WrongKind(format!("{path} is not a directory, or lies below what is none")),
-        Errno::NOSYS => {
-            Error::Io(format!("{path}: this kernel has no openat2(2): files need Linux 5.6 or newer"))
-        }
         e => Error::Io(format!("{path}: {e}")),
     }
 }

@@ -48,6 +48,12 @@ impl PathPattern {
         &self.root
     }
 
+    /// How many segments below the root a match has; none where `**` leaves that open.
+    pub(crate) fn depth(&self) -> Option<usize> {
+        let below = self.segments.len().saturating_sub(self.root.components().count().saturating_sub(1));
+        (!self.segments.iter().any(|s| s == "**")).then_some(below)
+    }
+
     fn matches(&self, path: &[&str]) -> bool {
         wild(&self.segments, path, |p| p == "**", |p, s| segment_covers(p, s))
     }
@@ -64,6 +70,10 @@ impl PathSet {
     /// [`InvalidPattern`] of the first bad one.
     pub fn new(texts: &[String]) -> Result<Self, InvalidPattern> {
         Ok(Self { patterns: texts.iter().map(|t| PathPattern::new(t)).collect::<Result<_, _>>()? })
+    }
+
+    pub(crate) fn patterns(&self) -> &[PathPattern] {
+        &self.patterns
     }
 
     /// The first pattern that allows `path`, none where none does.

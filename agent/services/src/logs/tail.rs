@@ -1,0 +1,216 @@
+//! One file that is followed.
+//!
+//! What is read in a collect is read again in the next one unless it was committed: [`Tail::read`] moves a place of the
+//! collect's own, [`Tail::prepare`] says which mark would stand for it, [`Tail::commit`] makes it the file's.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
+
+use super::mark::{FileId, Mark, Phase, Position, Print};
+
+/// The most that is handed out at once of one file; a line that is longer is cut there.
+pub(super) const PIECE: usize = 128 << 10;
+
+/// How long a file that has left its path may be silent before it is done with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Linger {
+    /// Its writer may still have it open.
+    pub renamed: Duration,
+    /// Nobody can open it any more.
+    pub deleted: Duration,
+}
+
+/// What was read at once.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub bytes: Vec<u8>,
+    /// The file ends here, with or without a newline.
+    pub last: bool,
+    /// The last line is longer than that, the rest of it is left out.
+    pub cut: bool,
+    /// How long the first of these bytes has been held back.
+    pub waited: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// The name under which it was found.
+    pub path: String,
+    pub id: FileId,
+    pub labels: Vec<(String, String)>,
+    /// None: not opened since the agent began, or done with.
+    pub file: Option<File>,
+    pub mark: Mark,
+    /// The mark on record is another one.
+    pub dirty: bool,
+    /// Where the collect under way has read to.
+    next: Option<Position>,
+    /// Prepared, to be committed.
+    prepared: Option<(Mark, bool)>,
+    /// Size and time of the last look.
+    looked: Option<(u64, i64, i64)>,
+    grew: Instant,
+    held_since: Option<Instant>,
+    /// Bytes of too long lines that were left out in this collect.
+    pub cut_bytes: u64,
+}
+
+impl Tail {
+    pub fn new(path: String, id: FileId, file: Option<File>, mark: Mark, now: Instant) -> Self {
+        Self {
+            path,
+            id,
+            labels: Vec::new(),
+            file,
+            mark,
+            dirty: true,
+            next: None,
+            prepared: None,
+            looked: None,
+            grew: now,
+            held_since: None,
+            cut_bytes: 0,
+        }
+    }
+
+    /// What was read and not committed is to be read again.
+    pub fn rewind(&mut self) {
+        self.next = None;
+        self.prepared = None;
+        self.cut_bytes = 0;
+    }
+
+    /// Looks at what has changed since the last time. False: it is no longer the file that was read.
+    pub fn look(&mut self, now: Instant) -> io::Result<bool> {
+        let (Some(file), None) = (&self.file, self.next) else { return Ok(true) };
+        let meta = file.metadata()?;
+        let looked = (meta.len(), meta.mtime(), meta.mtime_nsec());
+        if self.looked == Some(looked) {
+            return Ok(true);
+        }
+        self.grew = now;
+        let offset = self.mark.position.offset;
+        if meta.len() < offset || !self.mark.print.fits(file, offset)? {
+            return Ok(false);
+        }
+        self.looked = Some(looked);
+        Ok(true)
+    }
+
+    /// The file was emptied: it begins anew.
+    pub fn begin_again(&mut self) {
+        self.mark.position = Position::default();
+        self.mark.print = Print::default();
+        self.dirty = true;
+        self.held_since = None;
+        self.looked = None;
+    }
+
+    /// The next whole lines.
+    pub fn read(&mut self, now: Instant, linger: Linger) -> io::Result<Option<Piece>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let mut position = self.next.unwrap_or(self.mark.position);
+        let left = file.metadata()?.len().saturating_sub(position.offset);
+        let mut buffer = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+        loop {
+            let count = fill(file, &mut buffer, position.offset)?;
+            let bytes = buffer.get(..count).unwrap_or_default();
+            if bytes.is_empty() {
+                self.next = Some(position);
+                return Ok(None);
+            }
+            if position.skipping {
+                let end = bytes.iter().position(|b| *b == b'\n').map(|at| at + 1);
+                let left_out = end.unwrap_or(bytes.len()) as u64;
+                self.cut_bytes += left_out;
+                position = Position { offset: position.offset + left_out, skipping: end.is_none() };
+                continue;
+            }
+            let ends = count < PIECE && self.mark.phase == Phase::Leaving && self.idle(now, linger)?;
+            let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            let (length, cut) = match whole {
+                _ if ends => (count, false),
+                0 if count == PIECE => (count, true),
+                0 => return Ok(None),
+                whole => (whole, false),
+            };
+            let fresh = self.next.is_none();
+            let waited = self.held_since.filter(|_| fresh).map_or(Duration::ZERO, |since| now - since);
+            self.next = Some(Position { offset: position.offset + length as u64, skipping: cut });
+            buffer.truncate(length);
+            return Ok(Some(Piece { bytes: buffer, last: ends, cut, waited }));
+        }
+    }
+
+    /// Nothing was added for so long that nothing will be.
+    fn idle(&self, now: Instant, linger: Linger) -> io::Result<bool> {
+        let Some(file) = &self.file else { return Ok(true) };
+        let wait = if file.metadata()?.nlink() == 0 { linger.deleted } else { linger.renamed };
+        Ok(now.saturating_duration_since(self.grew) >= wait)
+    }
+
+    /// It has left its path and is read to its end.
+    pub fn finished(&self, now: Instant, linger: Linger) -> io::Result<bool> {
+        let (Some(file), Phase::Leaving, None) = (&self.file, self.mark.phase, self.next) else {
+            return Ok(false);
+        };
+        Ok(file.metadata()?.len() <= self.mark.position.offset && self.idle(now, linger)?)
+    }
+
+    /// The mark that stands for what was read, less the last `held` bytes of it; none where it has not changed.
+    pub fn prepare(&mut self, held: u64) -> io::Result<Option<Mark>> {
+        let position = match self.next {
+            Some(next) if held > 0 => Position { offset: next.offset.saturating_sub(held), skipping: false },
+            Some(next) => next,
+            None => self.mark.position,
+        };
+        let position =
+            if position.offset < self.mark.position.offset { self.mark.position } else { position };
+        if position == self.mark.position && !self.dirty {
+            self.prepared = Some((self.mark, held > 0));
+            return Ok(None);
+        }
+        let print = match &self.file {
+            Some(file) => Print::of(file, position.offset)?,
+            None => self.mark.print,
+        };
+        let mark = Mark { position, print, phase: self.mark.phase };
+        self.prepared = Some((mark, held > 0));
+        Ok(Some(mark))
+    }
+
+    pub fn commit(&mut self, now: Instant) {
+        let Some((mark, held)) = self.prepared.take() else { return };
+        self.held_since = match (held, self.held_since) {
+            (true, Some(since)) if mark.position == self.mark.position => Some(since),
+            (true, _) => Some(now),
+            (false, _) => None,
+        };
+        self.mark = mark;
+        self.dirty = false;
+        self.next = None;
+        self.cut_bytes = 0;
+    }
+
+    pub fn set_phase(&mut self, phase: Phase) {
+        if self.mark.phase != phase {
+            self.mark.phase = phase;
+            self.dirty = true;
+        }
+    }
+}
+
+fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
