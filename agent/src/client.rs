@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 
 const WITHIN: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 16 << 20;
+/// Of the plugins' table.
+const COLUMNS: usize = 11;
 
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +68,8 @@ fn reachable(mut listen: SocketAddr) -> SocketAddr {
     listen
 }
 
-/// The answer of `/api/v1/plugins` as a table.
-pub fn plugin_table(answer: &serde_json::Value) -> String {
+/// The answer of `/api/v1/plugins` as a table. `now_ms`: Unix milliseconds.
+pub fn plugin_table(answer: &serde_json::Value, now_ms: i64) -> String {
     let empty = Vec::new();
     let lines = answer["plugins"].as_array().unwrap_or(&empty);
     let text = |value: &serde_json::Value| match value {
@@ -75,8 +77,12 @@ pub fn plugin_table(answer: &serde_json::Value) -> String {
         serde_json::Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    let mut rows: Vec<[String; 8]> = vec![
-        ["PLUGIN", "STATE", "VERSION", "INTERVAL", "SERIES", "OK", "FAILED", "SKIPPED"].map(str::to_owned),
+    let mut rows: Vec<[String; COLUMNS]> = vec![
+        [
+            "PLUGIN", "STATE", "VERSION", "INTERVAL", "LAST", "TOOK", "SERIES", "OK", "FAILED", "SKIPPED",
+            "GRANTS",
+        ]
+        .map(str::to_owned),
     ];
     rows.extend(lines.iter().map(|line| {
         let interval =
@@ -86,13 +92,16 @@ pub fn plugin_table(answer: &serde_json::Value) -> String {
             text(&line["state"]),
             text(&line["version"]),
             crate::config::format_duration(interval),
+            line["last"]["timestamp_ms"].as_i64().map_or_else(nothing, |at| ago(now_ms - at)),
+            line["last"]["seconds"].as_f64().map_or_else(nothing, |took| format!("{:.1}ms", took * 1000.0)),
             text(&line["series"]),
             text(&line["collects"]["ok"]),
             text(&line["collects"]["failed"]),
             text(&line["collects"]["skipped"]),
+            grants(&line["grants"]),
         ]
     }));
-    let mut widths = [0; 8];
+    let mut widths = [0; COLUMNS];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -111,4 +120,18 @@ pub fn plugin_table(answer: &serde_json::Value) -> String {
         }
     }
     out
+}
+
+fn nothing() -> String {
+    "-".to_owned()
+}
+
+fn ago(milliseconds: i64) -> String {
+    let seconds = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0)).as_secs();
+    format!("{} ago", humantime::format_duration(Duration::from_secs(seconds)))
+}
+
+fn grants(list: &serde_json::Value) -> String {
+    let words: Vec<&str> = list.as_array().into_iter().flatten().filter_map(|word| word.as_str()).collect();
+    if words.is_empty() { nothing() } else { words.join(",") }
 }

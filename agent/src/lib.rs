@@ -7,6 +7,7 @@ pub mod clock;
 pub mod collector;
 mod conditions;
 pub mod config;
+pub mod detect;
 pub mod health;
 pub mod http;
 pub mod identity;

@@ -3,13 +3,15 @@
 //! Exit codes: 0 well; 1 failed; 2 wrong arguments; 3 `check-config` alone: the agent would start, but refuse a plugin;
 //! 78 the configuration is not valid (`EX_CONFIG`: a restart won't help).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use picket_agent::app::{self, App};
+use picket_agent::clock::{self, Clock as _};
 use picket_agent::config::{self, Config, ConfigError, Sources};
-use picket_agent::{client, identity, logs};
+use picket_agent::{client, detect, identity, logs};
 
 const FAILED: u8 = 1;
 const PLUGIN_REFUSED: u8 = 3;
@@ -36,6 +38,12 @@ enum Command {
     CheckConfig {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
+    },
+    /// Look at the node and print the configuration that fits it
+    Detect {
+        /// Write it to conf.d/50-detected.toml beside the configuration instead
+        #[arg(long)]
+        write: bool,
     },
     /// Get this node's certificate from the aggregator with a one-time token
     Enroll(Enroll),
@@ -83,6 +91,7 @@ fn main() -> ExitCode {
     let ended = match cli.command.unwrap_or(Command::Run) {
         Command::Run => runtime.block_on(run(config, sources)),
         Command::CheckConfig { output } => return check_config(&config, output),
+        Command::Detect { write } => runtime.block_on(look(&config, &sources.file, write)),
         Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
         Command::Plugins { output } => runtime.block_on(plugins(config, output)),
     };
@@ -111,6 +120,21 @@ fn check_config(config: &Config, output: Output) -> ExitCode {
     if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PLUGIN_REFUSED) }
 }
 
+async fn look(config: &Config, file: &Path, write: bool) -> anyhow::Result<()> {
+    let text = detect::run(config, &detect::Machine::default()).await;
+    if !write {
+        print!("{text}");
+        return Ok(());
+    }
+    let target = detect::target(file);
+    detect::write(&target, &text).with_context(|| format!("{} cannot be written", target.display()))?;
+    eprintln!(
+        "{} is written; look through it, then `picket-agent check-config` and reload the agent",
+        target.display()
+    );
+    Ok(())
+}
+
 async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {
     let Enroll { token, aggregator, output } = arguments;
     let aggregator = aggregator.or(config.uplink.aggregator);
@@ -129,7 +153,7 @@ async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {
 async fn plugins(config: Config, output: Output) -> anyhow::Result<()> {
     let answer = client::get(config.http.listen, "/api/v1/plugins").await?;
     match output {
-        Output::Text => print!("{}", client::plugin_table(&answer)),
+        Output::Text => print!("{}", client::plugin_table(&answer, clock::SystemClock::new().wall_ms())),
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
     }
     Ok(())

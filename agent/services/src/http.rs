@@ -350,6 +350,7 @@ async fn resolve(checked: &Checked) -> Result<Vec<SocketAddr>, Error> {
             AddressRule::Public => "not public: grant the address itself, or allow_private = true",
             AddressRule::Private => "link-local, where clouds keep their metadata: grant the address itself",
             AddressRule::Literal(_) => "not the granted one",
+            AddressRule::Network(..) => "not in the granted network",
         };
         return Err(Error::Denied(format!("{host} leads to {}, which is {why}", first.ip())));
     }

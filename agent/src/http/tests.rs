@@ -124,9 +124,9 @@ async fn pages() {
     assert_eq!(answer["plugins"][0]["version"], "1.2.3");
     assert_eq!(answer["plugins"][0]["state"], "running");
     assert!(
-        crate::client::plugin_table(&answer).contains("a       running  1.2.3    1s"),
+        crate::client::plugin_table(&answer, 1_000).contains("a       running  1.2.3    1s"),
         "{}",
-        crate::client::plugin_table(&answer)
+        crate::client::plugin_table(&answer, 1_000)
     );
     assert_eq!(ask(&router, get_request("/nothing")).await.0, 404);
     assert_eq!(ask(&router, put("127.0.0.1", "/metrics", "")).await.0, 405);

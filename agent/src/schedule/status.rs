@@ -56,6 +56,8 @@ pub struct PluginStatus {
     pub controllable: bool,
     pub file: PathBuf,
     pub interval_seconds: f64,
+    /// The capabilities that the operator granted it.
+    pub grants: Vec<&'static str>,
     pub series: u64,
     pub collects: Collects,
     /// None: it has not collected yet.

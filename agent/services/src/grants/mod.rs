@@ -95,11 +95,15 @@ pub struct UrlRule {
     /// `http` or `https`; none: both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<String>,
-    /// A name, an IP address, `*.suffix` or `*`. In a manifest's needs `*` means: whatever host its settings name.
+    /// A name, an IP address, a network (`172.17.0.0/16`), `*.suffix` or `*`. In a manifest's needs `*` means: whatever
+    /// host its settings name.
     pub host: String,
     /// None: the scheme's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Instead of `port`: the first and the last, `8000-8099`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<String>,
     /// Whole segments: `/metrics` allows `/metrics` and `/metrics/x`, not `/metrics2`.
     #[serde(default = "slash")]
     pub path_prefix: String,
@@ -347,7 +351,7 @@ pub fn admit(
             .collect();
         if !missing.is_empty() {
             let what = format!("the plugin needs `{capability}` beyond what it is granted");
-            return Err(Refusal::NotGranted { what, lines: lines(plugin, &missing) });
+            return Err(Refusal::NotGranted { what, lines: grant_lines(plugin, &missing) });
         }
         match granted {
             Some(scope) if imported => admission.grants.push(Grant { plugin: plugin.clone(), scope }),
@@ -356,7 +360,7 @@ pub fn admit(
                     Need { scope: example(capability), why: "say here what it may reach".to_owned() };
                 return Err(Refusal::NotGranted {
                     what: format!("the component imports `{capability}`, which is not granted"),
-                    lines: lines(plugin, &[example]),
+                    lines: grant_lines(plugin, &[example]),
                 });
             }
             _ => {}
@@ -482,6 +486,7 @@ fn example(capability: Capability) -> Scope {
                 scheme: None,
                 host: "host.example".to_owned(),
                 port: None,
+                ports: None,
                 path_prefix: slash(),
                 methods: get_only(),
                 allow_private: false,
@@ -498,8 +503,8 @@ fn example(capability: Capability) -> Scope {
     }
 }
 
-/// The TOML that grants these needs.
-fn lines(plugin: &PluginId, needs: &[Need]) -> String {
+/// The TOML that grants these needs, each with its reason.
+pub fn grant_lines(plugin: &PluginId, needs: &[Need]) -> String {
     let mut out = String::new();
     for need in needs {
         for line in need.why.lines() {
@@ -575,6 +580,9 @@ fn rule_line(rule: &UrlRule) -> String {
     parts.push(format!("host = {}", string(&rule.host)));
     if let Some(port) = rule.port {
         parts.push(format!("port = {port}"));
+    }
+    if let Some(ports) = &rule.ports {
+        parts.push(format!("ports = {}", string(ports)));
     }
     if rule.path_prefix != "/" {
         parts.push(format!("path_prefix = {}", string(&rule.path_prefix)));

@@ -23,6 +23,8 @@ pub enum AddressRule {
     Private,
     /// The one address that the rule names.
     Literal(IpAddr),
+    /// Those of the network that the rule names; link-local ones not even then.
+    Network(IpAddr, u8),
 }
 
 /// Why no rule allows a request.
@@ -73,7 +75,7 @@ impl RuleSet {
         narrow(&|r| scheme_fits(r, asked.scheme), UrlRefusal::Scheme(asked.scheme.to_owned()))?;
         narrow(&|r| host_fits(&r.host, asked.host), UrlRefusal::Host(host()))?;
         narrow(
-            &|r| r.port.unwrap_or_else(|| default_port(asked.scheme)) == asked.port,
+            &|r| port_fits(r, asked.scheme, asked.port),
             UrlRefusal::Port { host: host(), port: asked.port },
         )?;
         narrow(
@@ -103,6 +105,9 @@ impl AddressRule {
         let address = plain(address);
         match self {
             Self::Literal(literal) => plain(literal) == address,
+            Self::Network(network, bits) => {
+                in_network(network, bits, address) && !is_link_local(address) && !is_nowhere(address)
+            }
             Self::Private => !is_link_local(address) && !is_nowhere(address),
             Self::Public => is_public(address),
         }
@@ -110,6 +115,9 @@ impl AddressRule {
 }
 
 fn address_rule(rule: &UrlRule) -> AddressRule {
+    if let Some((network, bits)) = network(&rule.host) {
+        return AddressRule::Network(network, bits);
+    }
     match literal(&rule.host) {
         Some(address) => AddressRule::Literal(address),
         None if rule.allow_private => AddressRule::Private,
@@ -121,6 +129,36 @@ fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// `172.17.0.0/16`
+fn network(host: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = host.split_once('/')?;
+    let (address, bits): (IpAddr, u8) = (address.parse().ok()?, bits.parse().ok()?);
+    (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
+}
+
+fn in_network(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    // The bits that differ, from the top of the address.
+    let differ = match (network, plain(address)) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => return false,
+    };
+    differ >= u32::from(bits)
+}
+
+fn port_range(ports: &str) -> Option<(u16, u16)> {
+    let (first, last) = ports.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last && first > 0).then_some((first, last))
+}
+
+fn port_fits(rule: &UrlRule, scheme: &str, port: u16) -> bool {
+    match &rule.ports {
+        Some(ports) => port_range(ports).is_some_and(|(first, last)| (first..=last).contains(&port)),
+        None => rule.port.unwrap_or_else(|| default_port(scheme)) == port,
+    }
+}
+
 pub(crate) fn default_port(scheme: &str) -> u16 {
     if scheme == "https" { 443 } else { 80 }
 }
@@ -128,11 +166,18 @@ pub(crate) fn default_port(scheme: &str) -> u16 {
 fn check(rule: &UrlRule) -> Result<(), String> {
     let host = &rule.host;
     let stars = host.matches('*').count();
-    if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
+    if host.is_empty() || (host.contains(['/', '@', '?', '#', ' ']) && network(host).is_none()) {
         return Err(format!("url rule: the host {host:?} is neither a name nor an address"));
     }
     if stars > 0 && !(host == "*" || (stars == 1 && host.starts_with("*.") && host.len() > 2)) {
         return Err(format!("url rule: the host {host:?} may have a star as `*` or `*.suffix` only"));
+    }
+    if let Some(ports) = &rule.ports
+        && (port_range(ports).is_none() || rule.port.is_some())
+    {
+        return Err(format!(
+            "url rule for {host}: ports {ports:?}: a first and a last one (\"8000-8099\") in place of `port`"
+        ));
     }
     if let Some(scheme) = &rule.scheme
         && !matches!(scheme.as_str(), "http" | "https")
@@ -178,6 +223,9 @@ fn host_fits(rule: &str, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         return host.len() > suffix.len() && host.ends_with(&suffix.to_ascii_lowercase());
     }
+    if let Some((network, bits)) = network(rule) {
+        return literal(host).is_some_and(|address| in_network(network, bits, address));
+    }
     match (literal(rule), literal(host)) {
         (Some(a), Some(b)) => plain(a) == plain(b),
         _ => rule.eq_ignore_ascii_case(host),
@@ -210,7 +258,19 @@ pub(super) fn covers(grant: &UrlRule, need: &UrlRule) -> bool {
         let inner = need.host.strip_prefix('*').map_or(need.host.clone(), |s| format!("x{s}"));
         host_fits(&grant.host, &inner) && (grant.host.starts_with('*') || !need.host.starts_with('*'))
     };
-    let port = any || grant.port == need.port;
+    let port = any
+        || match (&need.ports, &grant.ports) {
+            (None, None) => grant.port == need.port,
+            (None, Some(_)) => {
+                let scheme = need.scheme.as_deref().unwrap_or("http");
+                port_fits(grant, scheme, need.port.unwrap_or_else(|| default_port(scheme)))
+            }
+            (Some(need), Some(grant)) => match (port_range(need), port_range(grant)) {
+                (Some(need), Some(grant)) => grant.0 <= need.0 && need.1 <= grant.1,
+                _ => false,
+            },
+            (Some(_), None) => false,
+        };
     let path = any || path_fits(&grant.path_prefix, &need.path_prefix);
     let methods = need.methods.iter().all(|m| grant.methods.contains(m));
     let private = any || grant.allow_private || !need.allow_private;
@@ -353,10 +413,51 @@ mod tests {
 
     #[test]
     fn rules_that_make_no_sense() {
-        for host in ["", "a*b", "*.", "**", "http://x", "a b", "user@x"] {
+        for host in ["", "a*b", "*.", "**", "http://x", "a b", "user@x", "10.0.0.0/33", "x/8", "10.0.0.0/"] {
             assert!(RuleSet::new(vec![rule(host)]).is_err(), "{host:?}");
         }
         assert!(RuleSet::new(vec![UrlRule { methods: vec!["get".to_owned()], ..rule("x") }]).is_err());
+    }
+
+    #[test]
+    fn networks_and_ranges_of_ports() {
+        let ports = |ports: &str| UrlRule { ports: Some(ports.to_owned()), ..rule("172.17.0.0/16") };
+        let set = RuleSet::new(vec![ports("8000-8002")]).unwrap();
+        let ok = Asked {
+            scheme: "http",
+            host: "172.17.3.4",
+            port: 8002,
+            path: "/metrics",
+            method: "GET",
+            secret: None,
+        };
+        let (_, addresses) = set.find(ok).unwrap();
+        assert!(addresses.allows("172.17.255.255".parse().unwrap()));
+        assert!(!addresses.allows("172.18.0.0".parse().unwrap()));
+        for bad in [
+            Asked { host: "172.18.0.1", ..ok },
+            Asked { host: "::1", ..ok },
+            // A name could lead anywhere later.
+            Asked { host: "a.example", ..ok },
+            Asked { port: 8003, ..ok },
+            Asked { port: 7999, ..ok },
+            Asked { port: 80, ..ok },
+        ] {
+            assert!(set.find(bad).is_err(), "{bad:?}");
+        }
+        let all = RuleSet::new(vec![rule("0.0.0.0/0")]).unwrap();
+        let (_, addresses) = all.find(Asked { port: 80, host: "169.254.169.254", ..ok }).unwrap();
+        assert!(!addresses.allows("169.254.169.254".parse().unwrap()));
+        assert!(addresses.allows("1.1.1.1".parse().unwrap()));
+        for bad in ["8000", "9-8", "0-1", "a-b", "1-70000", ""] {
+            assert!(RuleSet::new(vec![ports(bad)]).is_err(), "{bad}");
+        }
+        assert!(RuleSet::new(vec![UrlRule { port: Some(1), ..ports("1-2") }]).is_err());
+        assert!(
+            covers(&ports("8000-9000"), &ports("8001-8002"))
+                && !covers(&ports("8001-8002"), &ports("8000-9000"))
+        );
+        assert!(!covers(&rule("172.17.0.0/16"), &ports("80-81")));
     }
 
     #[test]

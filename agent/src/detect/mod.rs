@@ -1,0 +1,121 @@
+//! `picket-agent detect`: looks at the node and writes the configuration that fits it.
+//!
+//! What is found decides which plugins are switched on; what each is granted is what its own manifest needs, narrowed to
+//! the address or socket that was found, so that nothing here repeats a plugin's list of needs. Looking costs nothing:
+//! files are looked at, sockets are asked one cheap question each, nothing is changed.
+
+mod probe;
+mod render;
+
+use std::path::{Path, PathBuf};
+
+use picket_agent_services::grants::Scope;
+
+pub use probe::Machine;
+
+use crate::config::Config;
+
+/// Something on the node that a plugin reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The plugin's id, and the name of its file.
+    pub plugin: &'static str,
+    /// What was seen, for the reader of the configuration: a line each.
+    pub seen: Vec<String>,
+    pub settings: toml::Table,
+    /// How its needs are narrowed.
+    pub reach: Reach,
+    /// None: the agent's own default.
+    pub interval: Option<&'static str>,
+    /// What a person must still do, a line each.
+    pub todo: Vec<String>,
+}
+
+/// Where the found things are: replaces what a manifest leaves open.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reach {
+    /// `host` and `port` of HTTP servers on this node.
+    pub servers: Vec<(String, u16)>,
+    /// Container engines' sockets.
+    pub engines: Vec<String>,
+    /// HTTP servers on Unix sockets.
+    pub sockets: Vec<String>,
+    /// Folders in which the commands' programs are.
+    pub programs: Vec<PathBuf>,
+}
+
+/// The lines of a configuration file for what was found, with the reason for each.
+pub async fn run(config: &Config, machine: &Machine) -> String {
+    render::config(config, &machine.look().await)
+}
+
+/// Where `--write` puts it: a file of its own beside the configuration, so that nothing a person wrote is touched.
+pub fn target(config_file: &Path) -> PathBuf {
+    let folder = config_file.parent().unwrap_or(Path::new("."));
+    folder.join("conf.d").join("50-detected.toml")
+}
+
+/// Writes the file in one step.
+///
+/// # Errors
+/// The folder or the file cannot be written.
+pub fn write(target: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = target.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let new = target.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, target)
+}
+
+impl Reach {
+    /// The need as it is to be granted here.
+    fn narrow(&self, need: &Scope) -> Scope {
+        let mut scope = need.clone();
+        match &mut scope {
+            Scope::Http { urls } if !self.servers.is_empty() => {
+                let open: Vec<_> = urls.iter().filter(|u| u.host == "*").cloned().collect();
+                urls.retain(|u| u.host != "*");
+                for rule in open {
+                    for (host, port) in &self.servers {
+                        let mut rule = rule.clone();
+                        rule.host.clone_from(host);
+                        rule.port = Some(*port);
+                        rule.ports = None;
+                        rule.scheme = Some("http".to_owned());
+                        rule.allow_private = host.parse::<std::net::IpAddr>().is_err();
+                        if !urls.contains(&rule) {
+                            urls.push(rule);
+                        }
+                    }
+                }
+            }
+            Scope::Containers(scope) if !self.engines.is_empty() => scope.sockets.clone_from(&self.engines),
+            Scope::UnixHttp(scope) if !self.sockets.is_empty() => {
+                let open: Vec<_> = scope.sockets.iter().filter(|s| s.path == "*").cloned().collect();
+                scope.sockets.retain(|s| s.path != "*");
+                for rule in open {
+                    for path in &self.sockets {
+                        let mut rule = rule.clone();
+                        rule.path.clone_from(path);
+                        scope.sockets.push(rule);
+                    }
+                }
+            }
+            Scope::Command(scope) => {
+                for rule in &mut scope.commands {
+                    let name =
+                        Path::new(&rule.program).file_name().map(ToOwned::to_owned).unwrap_or_default();
+                    if let Some(found) = self.programs.iter().map(|p| p.join(&name)).find(|p| p.is_file()) {
+                        rule.program = found.display().to_string();
+                    }
+                }
+            }
+            _ => {}
+        }
+        scope
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! What is on the node.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{Found, Reach};
+
+/// For one question to one server.
+const WITHIN: Duration = Duration::from_secs(2);
+const MAX_ANSWER: usize = 4 << 20;
+
+const ENGINES: &[&str] = &["/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock"];
+const SLURM_SOCKETS: &[&str] =
+    &["/run/slurmrestd/slurmrestd.socket", "/run/slurmrestd.socket", "/var/run/slurmrestd.sock"];
+const SLURM_PROGRAMS: &[&str] = &["/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/usr/local/slurm/bin"];
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// `/`, or a test's folder.
+    pub root: PathBuf,
+    /// Ports on loopback and what may answer there.
+    pub ports: Ports,
+}
+
+/// The ports that the servers use when nobody says otherwise.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    pub vllm: u16,
+    pub litellm: u16,
+    /// Other exporters: a name and a port.
+    pub exporters: Vec<(&'static str, u16)>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { root: PathBuf::from("/"), ports: Ports::default() }
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            vllm: 8000,
+            litellm: 4000,
+            exporters: vec![
+                ("dcgm-exporter", 9400),
+                ("node_exporter", 9100),
+                ("cadvisor", 8080),
+                ("process-exporter", 9256),
+            ],
+        }
+    }
+}
+
+/// A container of interest.
+struct Container {
+    name: String,
+    image: String,
+    labelled: bool,
+}
+
+/// An engine that answers, or why it does not.
+struct Engine {
+    socket: String,
+    containers: Result<Vec<Container>, String>,
+}
+
+impl Machine {
+    /// All that is found, in the order in which a person would read it.
+    pub async fn look(&self) -> Vec<Found> {
+        let engines = self.engines().await;
+        let mut found = vec![self.node()];
+        found.extend(self.gpu());
+        found.extend(self.vllm(&engines).await);
+        found.extend(self.litellm().await);
+        found.extend(self.slurm());
+        found.extend(self.logs(&engines));
+        found.extend(self.exporters().await);
+        found
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn there(&self, path: &str) -> bool {
+        self.at(path).exists()
+    }
+
+    fn node(&self) -> Found {
+        found("node", "every node has a kernel".to_owned())
+    }
+
+    fn gpu(&self) -> Option<Found> {
+        let version = std::fs::read_to_string(self.at("/proc/driver/nvidia/version")).ok();
+        let line = version.as_deref().and_then(|text| text.lines().next()).map(str::trim);
+        let seen = match line {
+            Some(line) => format!("/proc/driver/nvidia/version says: {line}"),
+            None if self.there("/dev/nvidiactl") => "there is /dev/nvidiactl".to_owned(),
+            None => return None,
+        };
+        Some(Found { interval: Some("5s"), ..found("gpu", seen) })
+    }
+
+    async fn engines(&self) -> Vec<Engine> {
+        let mut engines: Vec<Engine> = Vec::new();
+        let mut known = Vec::new();
+        for socket in ENGINES {
+            let path = self.at(socket);
+            // /var/run is /run on most systems: one engine, one entry.
+            let Ok(real) = path.canonicalize() else { continue };
+            if known.contains(&real) {
+                continue;
+            }
+            known.push(real);
+            engines.push(Engine { socket: (*socket).to_owned(), containers: containers(&path).await });
+        }
+        engines
+    }
+
+    async fn vllm(&self, engines: &[Engine]) -> Option<Found> {
+        let mut seen = Vec::new();
+        let mut reach = Reach::default();
+        let mut images = false;
+        let mut todo = Vec::new();
+        for engine in engines {
+            match &engine.containers {
+                Ok(list) => {
+                    let ours: Vec<&Container> =
+                        list.iter().filter(|c| c.labelled || c.image.contains("vllm")).collect();
+                    for container in &ours {
+                        images |= !container.labelled;
+                        seen.push(format!("container {} of {}", container.name, container.image));
+                    }
+                    if !ours.is_empty() {
+                        reach.engines.push(engine.socket.clone());
+                    }
+                }
+                Err(why) => todo.push(format!(
+                    "{} could not be asked for containers ({why}): the agent's user needs to be in the socket's group",
+                    engine.socket
+                )),
+            }
+        }
+        let mut settings = toml::Table::new();
+        if let Some(version) = ask_tcp(self.ports.vllm, "/version").await
+            && version.contains("\"version\"")
+            && ask_tcp(self.ports.vllm, "/metrics").await.is_some_and(|page| page.contains("vllm:"))
+        {
+            seen.push(format!("127.0.0.1:{} answers as vLLM does: {}", self.ports.vllm, version.trim()));
+            reach.servers.push(("127.0.0.1".to_owned(), self.ports.vllm));
+            settings.insert(
+                "urls".to_owned(),
+                vec![toml::Value::from(format!("http://127.0.0.1:{}", self.ports.vllm))].into(),
+            );
+        }
+        if seen.is_empty() {
+            return None;
+        }
+        if images {
+            todo.push(
+                "some containers were known by their image only: label them vllm=true to be sure".to_owned(),
+            );
+        }
+        Some(Found { seen, settings, reach, todo, ..found("vllm", String::new()) })
+    }
+
+    async fn litellm(&self) -> Option<Found> {
+        let port = self.ports.litellm;
+        let alive = ask_tcp(port, "/health/liveliness").await?;
+        if !alive.to_lowercase().contains("alive") {
+            return None;
+        }
+        let mut settings = toml::Table::new();
+        settings.insert("url".to_owned(), format!("http://127.0.0.1:{port}").into());
+        Some(Found {
+            settings,
+            reach: Reach { servers: vec![("127.0.0.1".to_owned(), port)], ..Reach::default() },
+            todo: vec![
+                "its /metrics and /model/info want a key: put one into a file that only the agent may read, and name the file in the grant's secret"
+                    .to_owned(),
+            ],
+            ..found("litellm", format!("127.0.0.1:{port} answers as LiteLLM does"))
+        })
+    }
+
+    fn slurm(&self) -> Option<Found> {
+        let conf =
+            ["/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf"].into_iter().find(|p| self.there(p));
+        let programs: Vec<PathBuf> =
+            SLURM_PROGRAMS.iter().map(|p| self.at(p)).filter(|p| p.join("scontrol").exists()).collect();
+        let mut seen = Vec::new();
+        seen.extend(conf.map(|conf| format!("there is {conf}")));
+        seen.extend(programs.first().map(|p| format!("there is {}", p.join("scontrol").display())));
+        if seen.is_empty() {
+            return None;
+        }
+        let sockets: Vec<String> =
+            SLURM_SOCKETS.iter().filter(|s| self.there(s)).map(|s| (*s).to_owned()).collect();
+        seen.extend(sockets.iter().map(|s| format!("slurmrestd listens on {s}")));
+        Some(Found {
+            seen,
+            interval: Some("60s"),
+            reach: Reach { sockets, programs, ..Reach::default() },
+            todo: vec!["one node of the cluster is enough: switch it off on the others".to_owned()],
+            ..found("slurm", String::new())
+        })
+    }
+
+    fn logs(&self, engines: &[Engine]) -> Option<Found> {
+        let mut seen = Vec::new();
+        if self.there("/run/systemd/journal") || self.there("/var/log/journal") {
+            seen.push("there is a journal".to_owned());
+        }
+        if self.there("/var/lib/docker/containers") || !engines.is_empty() {
+            seen.push("containers write logs".to_owned());
+        }
+        if seen.is_empty() {
+            return None;
+        }
+        Some(Found { seen, ..found("logs", String::new()) })
+    }
+
+    async fn exporters(&self) -> Option<Found> {
+        let mut seen = Vec::new();
+        let mut servers = Vec::new();
+        let mut targets = toml::value::Array::new();
+        for (name, port) in &self.ports.exporters {
+            let Some(page) = ask_tcp(*port, "/metrics").await else { continue };
+            if !page.contains("# TYPE ") {
+                continue;
+            }
+            seen.push(format!("127.0.0.1:{port} answers with metrics ({name} by its port)"));
+            servers.push(("127.0.0.1".to_owned(), *port));
+            let mut target = toml::Table::new();
+            target.insert("job".to_owned(), (*name).into());
+            target.insert("url".to_owned(), format!("http://127.0.0.1:{port}/metrics").into());
+            targets.push(target.into());
+        }
+        if seen.is_empty() {
+            return None;
+        }
+        let mut settings = toml::Table::new();
+        settings.insert("targets".to_owned(), targets.into());
+        Some(Found {
+            seen,
+            settings,
+            reach: Reach { servers, ..Reach::default() },
+            todo: vec!["leave out what the plugins `node` and `gpu` read themselves".to_owned()],
+            ..found("prometheus", String::new())
+        })
+    }
+}
+
+fn found(plugin: &'static str, seen: String) -> Found {
+    Found {
+        plugin,
+        seen: if seen.is_empty() { Vec::new() } else { vec![seen] },
+        settings: toml::Table::new(),
+        reach: Reach::default(),
+        interval: None,
+        todo: Vec::new(),
+    }
+}
+
+/// The running containers, by the engine's own list.
+async fn containers(socket: &Path) -> Result<Vec<Container>, String> {
+    let stream = tokio::time::timeout(WITHIN, UnixStream::connect(socket))
+        .await
+        .map_err(|_| "no answer".to_owned())?
+        .map_err(|e| e.to_string())?;
+    let body = ask(stream, "/containers/json").await.ok_or("no answer that is understood")?;
+    let list: serde_json::Value = serde_json::from_str(&body).map_err(|e| e.to_string())?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let read = |c: &serde_json::Value| Container {
+        name: c.pointer("/Names/0").map(text).unwrap_or_default().trim_start_matches('/').to_owned(),
+        image: c.get("Image").map(text).unwrap_or_default(),
+        labelled: c.pointer("/Labels/vllm").and_then(|v| v.as_str()) == Some("true"),
+    };
+    Ok(list.as_array().ok_or("the answer is no list")?.iter().map(read).collect())
+}
+
+async fn ask_tcp(port: u16, path: &'static str) -> Option<String> {
+    let stream = tokio::time::timeout(WITHIN, TcpStream::connect(("127.0.0.1", port))).await.ok()?.ok()?;
+    ask(stream, path).await
+}
+
+/// The body of a `GET`, where the answer is 200.
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &'static str,
+) -> Option<String> {
+    let ask = async {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = hyper::Request::get(path)
+            .header(hyper::header::HOST, "localhost")
+            .header(hyper::header::USER_AGENT, concat!("picket-agent/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::<Bytes>::new())
+            .ok()?;
+        let response = sender.send_request(request).await.ok()?;
+        if response.status() != hyper::StatusCode::OK {
+            return None;
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.ok()?.to_bytes();
+        drop(connection);
+        String::from_utf8(body.to_vec()).ok()
+    };
+    tokio::time::timeout(WITHIN, ask).await.ok()?
+}
