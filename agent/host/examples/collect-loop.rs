@@ -63,6 +63,8 @@ async fn main() -> Result<()> {
         state_dir: dir.path().to_owned(),
         extra_authorities: None,
         limits: ServiceLimits::default(),
+        nvml: Default::default(),
+        kmsg: Default::default(),
     })?;
     let host = Host::new(HostOptions {
         cache_dir: dir.path().join("cache"),

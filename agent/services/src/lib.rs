@@ -18,8 +18,10 @@ mod socket;
 pub mod store;
 pub mod system;
 pub mod unix_http;
+mod wakes;
 
 mod services;
 
 pub use message::{Request, Response};
 pub use services::{ServiceLimits, Services, ServicesError, ServicesOptions};
+pub use wakes::Wakes;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use picket_agent_host::{Host, HostError, HostOptions, PluginError};
-use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions};
+use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions, kmsg, nvml};
 use picket_agent_spool::Spool;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -110,22 +110,27 @@ impl App {
         let has_uplink = config.uplink.aggregator.is_some() || identity::enrolled(&config.state_dir);
         let (spool, spool_fallback) = if has_uplink { open_spool(&config, life) } else { (None, None) };
         let collector = Collector::new(clock.clone(), spool.clone());
+        let services = Services::new(ServicesOptions {
+            state_dir: config.state_dir.clone(),
+            extra_authorities: None,
+            limits: ServiceLimits::default(),
+            nvml: nvml_options(&config),
+            kmsg: kmsg::Options { path: config.kmsg.path.clone(), ..kmsg::Options::default() },
+        })?;
+        let wakes = services.wakes().clone();
         let host = Host::new(HostOptions {
             cache_dir: config.cache_dir.clone(),
             compiler: compiler(&config),
             compile_memory: COMPILE_MEMORY,
             compile_timeout: COMPILE_WITHIN,
-            services: Arc::new(Services::new(ServicesOptions {
-                state_dir: config.state_dir.clone(),
-                extra_authorities: None,
-                limits: ServiceLimits::default(),
-            })?),
+            services: Arc::new(services),
         })?;
         let schedule = Schedule::new(ScheduleOptions {
             loader: Arc::new(HostLoader(host)),
             clock: clock.clone(),
             collector: collector.clone(),
             node: node.clone(),
+            wakes,
         });
         let health = Arc::new(Health {
             board: schedule.board().clone(),
@@ -279,15 +284,25 @@ fn summary(config: &Config, uplink: bool) -> String {
     format!("{plugins} plugins, {towards}, http on {}", config.http.listen)
 }
 
-/// The compiler stands beside the agent where the configuration does not say otherwise.
+/// The helpers stand beside the agent where the configuration does not say otherwise.
 fn compiler(config: &Config) -> PathBuf {
-    let name = "picket-compile";
-    config.compiler.clone().unwrap_or_else(|| {
-        std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.join(name)))
-            .unwrap_or_else(|| PathBuf::from(name))
-    })
+    config.compiler.clone().unwrap_or_else(|| beside("picket-compile"))
+}
+
+fn nvml_options(config: &Config) -> nvml::Options {
+    nvml::Options {
+        helper: config.nvml.helper.clone().unwrap_or_else(|| beside("picket-nvml")),
+        library: config.nvml.library.clone(),
+        timeout: config.nvml.timeout,
+        ..nvml::Options::default()
+    }
+}
+
+fn beside(name: &str) -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(name)))
+        .unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// Holds the state folder for this process. A folder that cannot be written cannot be spoiled by two agents either.

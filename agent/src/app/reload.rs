@@ -52,6 +52,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("state_dir", old.state_dir != new.state_dir),
         ("cache_dir", old.cache_dir != new.cache_dir),
         ("compiler", old.compiler != new.compiler),
+        ("nvml", old.nvml != new.nvml),
+        ("kmsg", old.kmsg != new.kmsg),
         ("http", old.http != new.http),
         ("uplink", old.uplink != new.uplink),
         ("spool", old.spool != new.spool),

@@ -11,8 +11,8 @@ use picket_proto::model::PluginId;
 use super::reader::{Reader, Table};
 use super::values::format_duration;
 use super::{
-    ByteSize, Config, ConfigError, Http, Log, LogFormat, MAX_INTERVAL, MIN_INTERVAL, OWN_ID, Plugin, Problem,
-    Spool, Uplink,
+    ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, MAX_INTERVAL, MIN_INTERVAL, Nvml, OWN_ID,
+    Plugin, Problem, Spool, Uplink,
 };
 
 /// The smallest spool that holds a useful part of an hour.
@@ -155,6 +155,8 @@ fn read(mut root: Table<'_>) -> Config {
         uplink: uplink(root.table("uplink")),
         spool: spool(root.table("spool")),
         log: log(root.table("log")),
+        nvml: nvml(root.table("nvml")),
+        kmsg: kmsg(root.table("kmsg")),
         plugins: root.tables("plugins").into_iter().filter_map(|(id, table)| plugin(id, table)).collect(),
     };
     for (key, path) in [("state_dir", &config.state_dir), ("cache_dir", &config.cache_dir)] {
@@ -250,6 +252,34 @@ fn log(mut table: Table<'_>) -> Log {
     }
     table.finish();
     log
+}
+
+fn nvml(mut table: Table<'_>) -> Nvml {
+    let nvml = Nvml {
+        helper: table.path("helper"),
+        library: table.path("library"),
+        timeout: table.duration("timeout").unwrap_or(Duration::from_secs(2)),
+    };
+    // A snapshot in which one call takes its time must still be there before the plugin's own time is over.
+    if !(Duration::from_millis(100)..=Duration::from_secs(5)).contains(&nvml.timeout) {
+        table.refuse("timeout", "must be from 100ms to 5s");
+    }
+    for (key, path) in [("helper", &nvml.helper), ("library", &nvml.library)] {
+        if path.as_ref().is_some_and(|path| path.is_relative()) {
+            table.refuse(key, "is relative; write a path that begins with /");
+        }
+    }
+    table.finish();
+    nvml
+}
+
+fn kmsg(mut table: Table<'_>) -> Kmsg {
+    let kmsg = Kmsg { path: table.path("path").unwrap_or_else(|| "/dev/kmsg".into()) };
+    if kmsg.path.is_relative() {
+        table.refuse("path", "is relative; write a path that begins with /");
+    }
+    table.finish();
+    kmsg
 }
 
 fn plugin(id: &str, mut table: Table<'_>) -> Option<(PluginId, Plugin)> {

@@ -51,6 +51,8 @@ pub struct Config {
     pub uplink: Uplink,
     pub spool: Spool,
     pub log: Log,
+    pub nvml: Nvml,
+    pub kmsg: Kmsg,
     pub plugins: BTreeMap<PluginId, Plugin>,
 }
 
@@ -99,6 +101,26 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// How the NVIDIA driver is asked, for the plugins with a grant of `nvml`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Nvml {
+    /// The `picket-nvml` binary; none: the one beside the agent's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<PathBuf>,
+    /// The driver's library; none: where the system has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<PathBuf>,
+    /// A call into the driver that takes longer is a driver that hangs.
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub timeout: Duration,
+}
+
+/// Where kernel messages are read, for the plugins with a grant of `kmsg`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kmsg {
+    pub path: PathBuf,
 }
 
 /// One plugin, as the operator wants it to run.

@@ -60,6 +60,7 @@ async fn api(plugins: &[&str]) -> Router {
         clock,
         collector: collector.clone(),
         node: "n".to_owned(),
+        wakes: Default::default(),
     });
     let plan = plugins.iter().map(|id| Planned {
         spec: SourceSpec {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use picket_agent_services::Wakes;
 use picket_proto::model::PluginId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -40,6 +41,8 @@ pub struct ScheduleOptions {
     pub collector: Collector,
     /// The node's name: moves its plugins' ticks away from other nodes'.
     pub node: String,
+    /// Who is to be collected from before its time.
+    pub wakes: Wakes,
 }
 
 /// A plugin as the schedule is to run it.
@@ -85,6 +88,7 @@ impl Schedule {
                 let _ = handle.task.await;
             }
             self.options.collector.remove(&id);
+            self.options.wakes.forget(&id);
             self.board.remove(&id);
             tracing::info!(plugin = %id, "plugin stopped: it is no longer configured");
         }
@@ -125,6 +129,7 @@ impl Schedule {
             sink: self.options.collector.sink(id.clone(), task::stale_after(interval)),
             mailbox,
             stop: stop.clone(),
+            wake: self.options.wakes.of(&id),
             seed: self.options.node.clone(),
             spec,
             interval,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -37,6 +37,8 @@ pub(super) struct Task {
     pub sink: PluginSink,
     pub mailbox: mpsc::Receiver<Request>,
     pub stop: CancellationToken,
+    /// Something happened that the plugin should tell at once.
+    pub wake: Arc<Notify>,
     /// Makes the rhythm's offset, see [`Ticker::new`].
     pub seed: String,
     pub spec: SourceSpec,
@@ -44,6 +46,9 @@ pub(super) struct Task {
     /// `spec` was refused, and what runs, if anything does, is a former one.
     pub refused: bool,
 }
+
+/// The least time between a collect and one that is woken for, however much happens.
+const REST: Duration = Duration::from_millis(200);
 
 /// How long a value is shown locally that is not pushed again.
 pub(super) fn stale_after(interval: Duration) -> Duration {
@@ -67,6 +72,16 @@ struct Running {
     source: Box<dyn Source>,
     ticker: Ticker,
     at: Instant,
+    /// A collect beside the rhythm, which goes on as if it had not been.
+    woken: Option<Instant>,
+    /// Before it no collect begins that was woken for.
+    rested: Instant,
+}
+
+impl Running {
+    fn due(&self) -> Instant {
+        self.woken.map_or(self.at, |woken| woken.min(self.at))
+    }
 }
 
 impl Task {
@@ -113,9 +128,15 @@ impl Task {
                     loading = None;
                     running = self.swap(running.take(), loaded);
                 }
-                () = due(running.as_ref().map(|running| running.at)) => {
+                () = due(running.as_ref().map(Running::due)) => {
                     if let Some(running) = &mut running {
-                        self.tick(running).await;
+                        self.turn(running).await;
+                    }
+                }
+                // What happens before the plugin runs waits until it does.
+                () = self.wake.notified(), if running.is_some() => {
+                    if let Some(running) = &mut running {
+                        running.woken = Some(running.rested.max(Instant::now()));
                     }
                 }
             }
@@ -147,7 +168,8 @@ impl Task {
                 });
                 // The first collect is at once: a node shows values a moment after its start.
                 let ticker = Ticker::new(self.interval, &self.seed);
-                Some(Running { source, ticker, at: Instant::now() })
+                let now = Instant::now();
+                Some(Running { source, ticker, at: now, woken: None, rested: now })
             }
             Err(error) => {
                 tracing::error!(%plugin, code = error.code, "plugin refused: {error}");
@@ -169,10 +191,26 @@ impl Task {
         }
     }
 
-    async fn tick(&mut self, running: &mut Running) {
+    /// A collect in the plugin's rhythm, or one that it was woken for.
+    async fn turn(&mut self, running: &mut Running) {
+        running.woken = None;
+        if running.at <= Instant::now() {
+            running.ticker.begin(self.clock.monotonic());
+            self.collect(running).await;
+            let next = running.ticker.next(self.clock.wall_ms(), self.clock.monotonic());
+            if next.skipped > 0 {
+                self.update(|line| line.collects.skipped += next.skipped);
+            }
+            running.at = Instant::now() + next.after;
+        } else if running.source.condition().enterable {
+            self.collect(running).await;
+        }
+        running.rested = Instant::now() + REST;
+    }
+
+    async fn collect(&mut self, running: &mut Running) {
         let began = self.clock.monotonic();
         let timestamp_ms = self.clock.wall_ms();
-        running.ticker.begin(began);
         let condition = running.source.condition();
         if condition.enterable {
             self.sink.start(timestamp_ms);
@@ -216,11 +254,6 @@ impl Task {
                 line.reason = condition.reason;
             });
         }
-        let next = running.ticker.next(self.clock.wall_ms(), self.clock.monotonic());
-        if next.skipped > 0 {
-            self.update(|line| line.collects.skipped += next.skipped);
-        }
-        running.at = Instant::now() + next.after;
     }
 
     async fn control(&self, running: Option<&mut Running>, what: Control) -> Result<String, ControlError> {
@@ -241,6 +274,9 @@ impl Task {
         self.board.update(&self.spec.id, |line| {
             line.file.clone_from(&self.spec.file);
             line.interval_seconds = self.interval.as_secs_f64();
+            line.grants = self.spec.grants.iter().map(|scope| scope.capability().word()).collect();
+            line.grants.sort_unstable();
+            line.grants.dedup();
             change(line);
         });
     }

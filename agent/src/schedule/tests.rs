@@ -120,19 +120,22 @@ struct Bench {
     twin: Twin,
     clock: Arc<TestClock>,
     schedule: Schedule,
+    wakes: Wakes,
 }
 
 impl Bench {
     fn new() -> Self {
         let twin = Twin::default();
         let clock = TestClock::new(WALL);
+        let wakes = Wakes::default();
         let schedule = Schedule::new(ScheduleOptions {
             loader: Arc::new(twin.clone()),
             clock: clock.clone(),
             collector: Collector::new(clock.clone(), None),
             node: "n".to_owned(),
+            wakes: wakes.clone(),
         });
-        Self { twin, clock, schedule }
+        Self { twin, clock, schedule, wakes }
     }
 
     fn line(&self, id: &str) -> PluginStatus {
@@ -329,4 +332,72 @@ async fn control_of_a_busy_plugin_is_bounded() {
     let began = tokio::time::Instant::now();
     bench.schedule.stop(5 * SECOND).await;
     assert!(began.elapsed() <= 6 * SECOND);
+}
+
+fn wake(bench: &Bench, id: &str) {
+    bench.wakes.wake(&PluginId::new(id).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_collects_at_once_and_leaves_the_rhythm_alone() {
+    let bench = Bench::new();
+    bench.schedule.apply(vec![planned("a", 60 * SECOND), planned("b", 60 * SECOND)]).await;
+    tokio::time::sleep(150 * SECOND).await;
+    let before = bench.collects("a");
+    let others = bench.collects("b").len();
+    let woken = tokio::time::Instant::now();
+    wake(&bench, "a");
+    tokio::time::sleep(SECOND).await;
+    let after = bench.collects("a");
+    assert_eq!(after.len(), before.len() + 1);
+    assert!(after[before.len()] - woken <= Duration::from_millis(5), "{:?}", after[before.len()] - woken);
+    assert_eq!(bench.collects("b").len(), others);
+    tokio::time::sleep(120 * SECOND).await;
+    // The next ticks stand where they would have stood.
+    let ticks: Vec<_> = bench.collects("a").into_iter().filter(|at| *at != after[before.len()]).collect();
+    for pair in ticks.windows(2).skip(1) {
+        let gap = (pair[1] - pair[0]).as_millis();
+        assert!((59_998..=60_002).contains(&gap), "{gap}");
+    }
+    assert_eq!(bench.line("a").collects.skipped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_wakes_is_bounded_and_costs_no_tick_and_no_other_plugin() {
+    let bench = Bench::new();
+    bench.twin.script.lock().unwrap().slow.insert("a".to_owned(), Duration::from_millis(30));
+    bench.schedule.apply(vec![planned("a", 2 * SECOND), planned("b", SECOND)]).await;
+    tokio::time::sleep(5 * SECOND).await;
+    let (before, others) = (bench.collects("a").len(), bench.collects("b").len());
+    for _ in 0..3_000 {
+        wake(&bench, "a");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let at = bench.collects("a").split_off(before);
+    // Each takes 30 ms and rests 200 ms; ticks come between them.
+    assert!((120..=150).contains(&at.len()), "{}", at.len());
+    let near = at.windows(2).filter(|pair| pair[1] - pair[0] < Duration::from_millis(230)).count();
+    assert!(near <= 15, "{near} of {}: only a tick may come before the rest is over", at.len());
+    let others = bench.collects("b").len() - others;
+    assert!((29..=31).contains(&others), "{others}");
+    assert_eq!(bench.line("a").collects.skipped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_of_a_plugin_that_does_not_run_enters_nothing() {
+    let bench = Bench::new();
+    wake(&bench, "nobody");
+    bench.schedule.apply(vec![planned("a", 60 * SECOND)]).await;
+    tokio::time::sleep(SECOND).await;
+    bench.twin.script.lock().unwrap().state = Some(State::Quarantined);
+    let errors = |bench: &Bench| {
+        let totals = bench.schedule.options.collector.errors().totals();
+        totals.iter().map(|(_, _, n)| *n).sum::<u64>()
+    };
+    let (entered, counted) = (bench.collects("a").len(), errors(&bench));
+    for _ in 0..50 {
+        wake(&bench, "a");
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    assert_eq!((bench.collects("a").len(), errors(&bench)), (entered, counted));
 }

@@ -122,6 +122,8 @@ impl Fixture {
             state_dir: folder.path().join("state"),
             extra_authorities: None,
             limits: ServiceLimits { http_time: Duration::from_secs(60), ..ServiceLimits::default() },
+            nvml: Default::default(),
+            kmsg: Default::default(),
         });
         let mut options = HostOptions {
             cache_dir: folder.path().join("cache"),

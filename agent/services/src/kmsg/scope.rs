@@ -19,6 +19,15 @@ impl Filter {
     pub(crate) fn admits(&self, text: &str) -> bool {
         self.0.as_ref().is_none_or(|words| words.iter().any(|w| text.contains(w.as_str())))
     }
+
+    /// Whatever the other one admits, this one does too.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(mine), Some(its)) => its.iter().all(|word| mine.iter().any(|m| word.contains(m.as_str()))),
+        }
+    }
 }
 
 impl Granted for Scope {

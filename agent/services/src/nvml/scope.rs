@@ -27,6 +27,16 @@ pub(crate) enum Devices {
     Only(BTreeSet<String>),
 }
 
+impl Devices {
+    /// Whether the device, or what happened to it, may be seen. One whose UUID nobody knows is shown to who may see all.
+    pub(crate) fn admit(&self, gpu: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(devices) => devices.contains(gpu),
+        }
+    }
+}
+
 impl Scope {
     fn covers(&self, device: &str) -> bool {
         self.devices.iter().any(|d| d == ALL || d == device)
