@@ -125,7 +125,8 @@ fn head(rest: &str) -> Option<(&str, u32, &str)> {
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = rest.split_at_checked(digits)?;
     let rest = rest.strip_prefix(',').unwrap_or(rest);
-    Some((place, number.parse().ok()?, rest.trim()))
+    let number = number.parse().ok().filter(|n| *n > 0)?;
+    Some((place, number, rest.trim()))
 }
 
 fn xid(rest: &str) -> Option<Xid> {
