@@ -369,7 +369,56 @@ fn the_agents_clock_steps_back() {
     });
 }
 
-/// What an agent that was alone for a day hands in: a batch every 15 seconds.
+/// A day passes for an agent that is alone, ten minutes at a time; then it hands in all of it.
+#[test]
+fn an_agent_that_was_alone_for_a_day_hands_in_all_of_it() {
+    const DAY: i64 = 86_400;
+    const STEP: i64 = 600;
+    run_within(Duration::from_secs(240), async |test: &Test| {
+        let Some(library) = test.part("libfaketime.so") else { return Ok(()) };
+        let mut aggregator = test.aggregator().await?;
+        let offset = test.folder().join("offset");
+        std::fs::write(&offset, "+0\n")?;
+        let away = counting(&aggregator, test)?
+            .environment("LD_PRELOAD", &library.to_string_lossy())
+            .environment("FAKETIME_TIMESTAMP_FILE", &offset.to_string_lossy())
+            .environment("FAKETIME_NO_CACHE", "1")
+            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        away.enrol(&aggregator.enrolment_token("counter").await?).await?.ok()?;
+        aggregator.daemon.kill()?;
+        std::fs::write(&offset, format!("-{DAY}\n"))?;
+        let agent = away.start().await?;
+        let count = async || -> Result<f64> { agent.api.metrics().await?.value(SERIES, &[]) };
+        for ago in (0..DAY).step_by(STEP as usize).map(|passed| DAY - passed) {
+            let before = count().await.unwrap_or_default();
+            std::fs::write(&offset, format!("-{ago}\n"))?;
+            eventually(&format!("it collects {ago} s ago"), || async {
+                ensure!(count().await? > before, "still at {before}");
+                Ok(())
+            })
+            .await?;
+        }
+        std::fs::write(&offset, "+0\n")?;
+        aggregator.restart(test).await?;
+        let last = count().await?;
+        eventually_within(Duration::from_secs(60), "all of it is in the log", || async {
+            let rows = rows(&aggregator).await?;
+            let newest = rows.last().and_then(Row::number).unwrap_or_default();
+            ensure!(newest > last, "{} samples up to {newest} of {last}", rows.len());
+            Ok(())
+        })
+        .await?;
+        let rows = rows(&aggregator).await?;
+        let runs = check_runs(&rows)?;
+        let lost = agent.api.metrics().await?.sum("picket_spool_records_lost_total", &[]);
+        ensure!(runs.starts == 1 && runs.missing as f64 <= lost, "{runs:?}, {lost} lost");
+        let span = rows.last().zip(rows.first()).map_or(0, |(last, first)| last.ts_ms - first.ts_ms);
+        ensure!(span >= (DAY - STEP) * 1000, "the samples span {} s", span / 1000);
+        Ok(())
+    });
+}
+
+/// The same at full size, by a hand-made agent: a batch every 15 seconds, and the aggregator killed in the middle.
 #[test]
 fn a_day_of_backlog_is_replayed() {
     const BATCHES: u64 = 24 * 3600 / 15;
