@@ -33,6 +33,8 @@ use crate::identity::{
 use crate::ingest::{Options, UplinkService};
 use crate::limiter::FailureLimiter;
 use crate::log::{Log, LogError, LogOptions};
+use crate::logs::forward::{ForwardError, Forwarder, Target};
+use crate::logs::{LogStore, OpenError};
 use crate::store::{Store, StoreOptions};
 use crate::telemetry::{LogLevel, TelemetryError};
 use crate::transport::{
@@ -78,6 +80,10 @@ pub enum AppError {
     Tickets(#[from] TicketError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Logs(#[from] OpenError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
 }
@@ -134,6 +140,7 @@ pub struct App {
     clock: Clock,
     api: Arc<http::App>,
     certificates: Certificates,
+    forwarder: Option<Forwarder>,
     uplink: Port,
     http: Port,
     uplink_address: SocketAddr,
@@ -177,6 +184,7 @@ impl App {
             })
             .await?
         };
+        let (logs, forwarder) = open_logs(&config, &clock).await?;
         for record in registry.nodes()? {
             match (NodeId::new(&record.name), record.revoked_ms) {
                 (Ok(node), None) => drop(store.know(&node)),
@@ -193,6 +201,7 @@ impl App {
             Arc::clone(&log),
             gatekeeper,
             events.clone(),
+            Arc::new(Arc::clone(&logs)),
             Options { clock: clock.clone(), ..Options::default() },
         );
         let enrolment = EnrolmentService::new(Arc::clone(&registry), mode.clone(), Arc::clone(&limiter));
@@ -214,6 +223,7 @@ impl App {
             log,
             ingest: ingest.clone(),
             events,
+            logs: http::Logs::new(logs, &config.logs),
             mode,
             advertised: config.advertised(),
             metrics,
@@ -241,7 +251,7 @@ impl App {
             gate: http_gate,
             router: http::router(Arc::clone(&api)).0,
         };
-        Ok(Self { config, clock, api, certificates, uplink, http, uplink_address, http_address })
+        Ok(Self { config, clock, api, certificates, forwarder, uplink, http, uplink_address, http_address })
     }
 
     /// Where agents connect: the configured address, with the port that the system chose for port 0.
@@ -261,13 +271,16 @@ impl App {
 
     /// Serves until `stop` is cancelled, then drains. A message on `reload` reads certificates again.
     pub async fn run(self, stop: CancellationToken, reload: Arc<tokio::sync::Notify>) {
-        let Self { config, clock, api, certificates, uplink, http, .. } = self;
+        let Self { config, clock, api, certificates, forwarder, uplink, http, .. } = self;
         let tasks = TaskTracker::new();
         let drain = CancellationToken::new();
         let ports = TaskTracker::new();
         ports.spawn(uplink.serve(drain.clone(), tasks.clone()));
         ports.spawn(http.serve(drain.clone(), tasks.clone()));
         ports.close();
+        if let Some(forwarder) = forwarder {
+            tasks.spawn(forwarder.run(drain.clone()));
+        }
         api.ready.store(true, Ordering::Release);
         tracing::info!(
             uplink = %self.uplink_address,
@@ -281,6 +294,7 @@ impl App {
         api.ready.store(false, Ordering::Release);
         tracing::info!("stopping");
         drain.cancel();
+        api.logs.stop();
         ports.wait().await;
         let ended = tokio::time::timeout(DRAIN, async {
             api.ingest.shutdown();
@@ -290,9 +304,13 @@ impl App {
         if ended.await.is_err() {
             tracing::warn!(open = tasks.len(), "some connections did not end in time and are dropped");
         }
-        let log = Arc::clone(&api.log);
+        let (log, logs) = (Arc::clone(&api.log), Arc::clone(&api.logs.store));
         // What was accepted is written, acknowledged or not: an agent that sends it again is answered from it.
-        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            log.close();
+            logs.close();
+        })
+        .await;
     }
 }
 
@@ -329,6 +347,35 @@ async fn keep_house(
         certificates.refresh(config, clock);
         api.metrics.run_upkeep();
     }
+}
+
+/// The store of log lines, and what sends them on where that is configured.
+async fn open_logs(config: &Config, clock: &Clock) -> Result<(Arc<LogStore>, Option<Forwarder>), AppError> {
+    let dir = config.state_dir.join("logs");
+    let wanted = &config.logs;
+    let options = crate::logs::Options {
+        dir: dir.clone(),
+        max_bytes: wanted.max_size.as_u64(),
+        max_age: wanted.max_age,
+        max_streams: wanted.max_streams_per_node,
+        clock: clock.clone(),
+        ..crate::logs::Options::default()
+    };
+    let target = wanted.forward.url.clone().map(|url| Target {
+        url,
+        tenant: wanted.forward.tenant.clone(),
+        bearer_file: wanted.forward.bearer_file.clone(),
+        username: wanted.forward.username.clone(),
+        password_file: wanted.forward.password_file.clone(),
+        authorities: wanted.forward.authorities.clone(),
+    });
+    blocking(move || {
+        let (store, recovered) = LogStore::open(options)?;
+        tracing::info!(?recovered, "read the log lines of the last run");
+        let forwarder = target.map(|target| Forwarder::new(Arc::clone(&store), target, &dir)).transpose()?;
+        Ok((store, forwarder))
+    })
+    .await
 }
 
 /// The certificates of both ports, and where they come from.

@@ -24,6 +24,7 @@ pub struct Config {
     pub identity: Identity,
     pub store: Store,
     pub events: Events,
+    pub logs: Logs,
     pub log: Log,
 }
 
@@ -82,6 +83,37 @@ pub struct Events {
     pub max_age: Duration,
 }
 
+/// The log lines that nodes and others bring.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// On disk; the oldest go first.
+    pub max_size: ByteSize,
+    #[serde(deserialize_with = "duration")]
+    pub max_age: Duration,
+    /// Label sets that one node, or one token, may have at a time.
+    pub max_streams_per_node: usize,
+    #[serde(deserialize_with = "duration")]
+    pub query_timeout: Duration,
+    /// Bytes of lines that one query may look at.
+    pub query_max_bytes: ByteSize,
+    pub forward: Forward,
+}
+
+/// Another Loki that gets everything too.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Forward {
+    pub url: Option<String>,
+    /// `X-Scope-OrgID`.
+    pub tenant: Option<String>,
+    pub bearer_file: Option<PathBuf>,
+    pub username: Option<String>,
+    pub password_file: Option<PathBuf>,
+    /// Its CA, PEM.
+    pub authorities: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
@@ -135,6 +167,7 @@ impl Default for Config {
             identity: Identity::default(),
             store: Store::default(),
             events: Events::default(),
+            logs: Logs::default(),
             log: Log::default(),
         }
     }
@@ -181,6 +214,19 @@ impl Default for Store {
 impl Default for Events {
     fn default() -> Self {
         Self { max_count: 1_000_000, max_age: Duration::from_secs(30 * 24 * 3600) }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            max_size: ByteSize::gib(2),
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_streams_per_node: 5000,
+            query_timeout: Duration::from_secs(30),
+            query_max_bytes: ByteSize::gib(16),
+            forward: Forward::default(),
+        }
     }
 }
 
@@ -298,8 +344,39 @@ impl Config {
         if self.events.max_count == 0 {
             return invalid("events.max_count", "must be at least 1");
         }
+        self.check_logs()?;
         if let Err(error) = self.log.level.parse::<tracing_subscriber::filter::Targets>() {
             return invalid("log.level", &format!("{:?} is no log filter: {error}", self.log.level));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn check_logs(&self) -> Result<(), ConfigError> {
+        let invalid = |key, message: &str| Err(ConfigError::Invalid { key, message: message.to_owned() });
+        if self.logs.max_size < ByteSize::mib(32) {
+            return invalid("logs.max_size", "must be at least 32MiB");
+        }
+        if self.logs.max_age < Duration::from_secs(60) {
+            return invalid("logs.max_age", "must be at least 1m");
+        }
+        if self.logs.max_streams_per_node == 0 {
+            return invalid("logs.max_streams_per_node", "must be at least 1");
+        }
+        if self.logs.query_timeout < Duration::from_millis(100) {
+            return invalid("logs.query_timeout", "must be at least 100ms");
+        }
+        let forward = &self.logs.forward;
+        let more = Forward { url: None, ..forward.clone() };
+        if forward.url.is_none() && more != Forward::default() {
+            return invalid("logs.forward.url", "is missing, and other keys of logs.forward are set");
+        }
+        if forward.bearer_file.is_some() && forward.username.is_some() {
+            return invalid("logs.forward", "takes either `bearer_file` or `username` and `password_file`");
+        }
+        if forward.username.is_some() != forward.password_file.is_some() {
+            return invalid("logs.forward", "`username` and `password_file` belong together");
         }
         Ok(())
     }
@@ -401,6 +478,10 @@ mod tests {
             ("[identity]\ncertificate = '/x'", "all of `certificate`, `key` and `client_authorities`"),
             ("[identity]\ncertificate_life = '1s'", "between 5s and 366d"),
             ("[uplink]\nadvertise = ['no-port']", "host:port"),
+            ("[logs]\nmax_size = '1MiB'", "logs.max_size"),
+            ("[logs]\nmax_agee = '1d'", "unknown key `logs.max_agee`; did you mean `logs.max_age`?"),
+            ("[logs.forward]\ntenant = 'a'", "logs.forward.url"),
+            ("[logs.forward]\nurl = 'https://l'\nusername = 'u'", "belong together"),
             ("[log]\nlevel = 'a=b=c'", "log filter"),
             ("state_dir = [", "a.toml"),
         ] {

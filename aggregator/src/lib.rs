@@ -2,7 +2,7 @@
 //! and answers people over an HTTP API.
 //!
 //! The way of the data: `transport` (TLS) → `ingest` (dedupe) → `log` (durable) → `store` (latest values) →
-//! `http` (exposition, API). `identity` says who may speak at all: node certificates, enrolment and API tokens.
+//! `http` (exposition, API). Log lines go from `ingest` into `logs` and come out by `http` as Loki tells them. `identity` says who may speak at all: node certificates, enrolment and API tokens.
 
 pub mod app;
 pub mod clock;
@@ -13,6 +13,7 @@ pub mod identity;
 pub mod ingest;
 pub mod limiter;
 pub mod log;
+pub mod logs;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

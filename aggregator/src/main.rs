@@ -82,6 +82,8 @@ fn main() -> ExitCode {
 fn run(config: Config, path: Option<&Path>) -> Result<(), AppError> {
     let level = telemetry::logging(&config.log)?;
     let metrics = telemetry::metrics()?;
+    // For the client that forwards logs. Fails only where another provider was installed before, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

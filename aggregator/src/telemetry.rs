@@ -61,6 +61,7 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     describe();
     crate::store::describe_metrics();
     crate::log::describe_metrics();
+    crate::logs::describe_metrics();
     crate::ingest::describe_metrics();
     Ok(handle)
 }

@@ -60,6 +60,7 @@ pub async fn status(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
         "series": nodes.iter().map(|n| n.series).sum::<usize>(),
         "samples_total": nodes.iter().map(|n| n.samples).sum::<u64>(),
         "log": app.log.status(),
+        "logs": app.logs.store.status(),
         "connections": { "pending": pending, "trusted": trusted },
     }))
     .into_response())

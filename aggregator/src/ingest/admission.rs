@@ -1,5 +1,7 @@
 //! What the uplink asks of the rest of the aggregator.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::SystemTime;
 
 use picket_proto::model::NodeId;
@@ -44,4 +46,14 @@ pub trait EventSink: Send + Sync + 'static {
     /// Keeps a batch's events: durable on return, and without effect when the same batch is recorded again. Blocking.
     /// Called before the batch is acknowledged.
     fn record(&self, node: &NodeId, life: u64, sequence: u64, events: &[v1::Event]) -> Result<(), String>;
+}
+
+/// Ready when log lines are durable. `Err`: the store is closing, and they aren't.
+pub type Recording = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// Keeps log lines.
+pub trait LogSink: Send + Sync + 'static {
+    /// Keeps a batch's lines, without effect when the same batch is recorded again. Waits while the disk refuses. The batch is
+    /// acknowledged after it.
+    fn record(&self, node: &NodeId, life: u64, sequence: u64, streams: Vec<v1::LogStream>) -> Recording;
 }

@@ -8,7 +8,7 @@
 //! of its own. A sweep once a second ends streams that never said Hello, and streams whose certificate has ended.
 //! When the log can't take more, streams stop reading, and HTTP/2 flow control makes the agents wait.
 //!
-//! Who may speak ([`Admission`]) and where events go ([`EventSink`]) is decided elsewhere.
+//! Who may speak ([`Admission`]) and where events and log lines go ([`EventSink`], [`LogSink`]) is decided elsewhere.
 
 mod admission;
 mod agent_clock;
@@ -28,7 +28,7 @@ use hashbrown::HashMap;
 use picket_proto::model::NodeId;
 use picket_proto::v1;
 
-pub use admission::{Admission, EventSink, Peer, Renewed};
+pub use admission::{Admission, EventSink, LogSink, Peer, Recording, Renewed};
 pub use grpc::UplinkGrpc;
 pub use nodes::{NodeStatus, PluginStatus};
 pub use session::Session;
@@ -91,6 +91,7 @@ pub(crate) struct Inner {
     log: Arc<Log>,
     admission: Arc<dyn Admission>,
     events: Arc<dyn EventSink>,
+    logs: Arc<dyn LogSink>,
     options: Options,
     nodes: RwLock<HashMap<NodeId, Arc<NodeState>>>,
     /// All open streams, those before Hello included.
@@ -106,6 +107,7 @@ impl UplinkService {
         log: Arc<Log>,
         admission: Arc<dyn Admission>,
         events: Arc<dyn EventSink>,
+        logs: Arc<dyn LogSink>,
         options: Options,
     ) -> Self {
         let inner = Arc::new(Inner {
@@ -113,6 +115,7 @@ impl UplinkService {
             log,
             admission,
             events,
+            logs,
             options,
             nodes: RwLock::default(),
             streams: Mutex::default(),

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
-use super::admission::{Peer, Renewed};
+use super::admission::{Peer, Recording, Renewed};
 use super::agent_clock::AgentClock;
 use super::nodes::NodeState;
 use super::shared::Shared;
@@ -103,6 +103,8 @@ struct StreamLife {
 
 /// A batch that can't be taken yet; nothing is read until it is.
 enum Waiting {
+    /// Its log lines are being recorded.
+    Logs(Recording, Box<Prepared>),
     /// Its events are being recorded.
     Events(JoinHandle<Result<(), String>>, Box<Prepared>),
     /// They could not be: tried again after a while.
@@ -120,6 +122,7 @@ struct Prepared {
     retired: Vec<u32>,
     pin: crate::store::Pin,
     events: Arc<Vec<v1::Event>>,
+    logs: Vec<v1::LogStream>,
 }
 
 impl Session {
@@ -266,10 +269,6 @@ impl Session {
             self.duplicate();
             return Ok(());
         }
-        let lines: usize = logs.iter().map(|stream| stream.lines.len()).sum();
-        if lines > 0 {
-            metrics::counter!(telemetry::LOGS_DROPPED).increment(lines as u64);
-        }
         let received_ms = self.inner.options.clock.now_ms();
         let prepared = Box::new(Prepared {
             life,
@@ -280,8 +279,9 @@ impl Session {
             retired: Vec::new(),
             pin: node.store.pin(),
             events: Arc::default(),
+            logs,
         });
-        self.submit(node, prepared, cx);
+        self.keep(node, prepared, cx);
         Ok(())
     }
 
@@ -327,10 +327,6 @@ impl Session {
             }
             decoded.push(columns);
         }
-        let lines: usize = batch.logs.iter().map(|stream| stream.lines.len()).sum();
-        if lines > 0 {
-            metrics::counter!(telemetry::LOGS_DROPPED).increment(lines as u64);
-        }
         let life = current.life;
         let seen = self.lives.iter_mut().find(|l| l.life == life);
         if let Some(seen) = seen {
@@ -363,13 +359,24 @@ impl Session {
             retired,
             pin,
             events: Arc::new(events),
+            logs: batch.logs,
         });
-        if prepared.events.is_empty() {
+        self.keep(node, prepared, cx);
+        Ok(())
+    }
+
+    /// Makes a batch's log lines durable, then its events, then accepts it.
+    fn keep(&mut self, node: &Arc<NodeState>, mut prepared: Box<Prepared>, cx: &Context<'_>) {
+        let logs = std::mem::take(&mut prepared.logs);
+        if !logs.is_empty() {
+            let (life, sequence) = (prepared.life, prepared.sequence);
+            let recording = self.inner.logs.record(&self.peer.node, life, sequence, logs);
+            self.waiting = Some(Waiting::Logs(recording, prepared));
+        } else if prepared.events.is_empty() {
             self.submit(node, prepared, cx);
         } else {
             self.record(prepared);
         }
-        Ok(())
     }
 
     /// Records a batch's events off this thread; the batch goes on when they are durable.
@@ -388,7 +395,7 @@ impl Session {
             self.waiting = Some(Waiting::Room(prepared));
             return;
         }
-        let Prepared { life, sequence, received_ms, fresh_ms, blocks, retired, pin, events } = *prepared;
+        let Prepared { life, sequence, received_ms, fresh_ms, blocks, retired, pin, events, .. } = *prepared;
         let samples: usize = blocks.iter().map(|b| b.slots.len()).sum();
         let accepted = node.accept(life, sequence, received_ms, |in_order| {
             for block in &blocks {
@@ -464,6 +471,20 @@ impl Session {
         let (Some(waiting), Some(node)) = (self.waiting.take(), self.node.clone()) else { return true };
         match waiting {
             Waiting::Room(prepared) => self.submit(&node, prepared, cx),
+            Waiting::Logs(mut recording, prepared) => match recording.as_mut().poll(cx) {
+                Poll::Pending => {
+                    self.waiting = Some(Waiting::Logs(recording, prepared));
+                    return false;
+                }
+                Poll::Ready(Ok(())) => self.keep(&node, prepared, cx),
+                Poll::Ready(Err(error)) => {
+                    // Nothing after it may be taken: the agent brings it again on another stream.
+                    tracing::debug!(node = %self.peer.node, error, "log lines were not kept; the stream is ended");
+                    self.inbound = None;
+                    self.ended = true;
+                    return false;
+                }
+            },
             Waiting::Retry(mut sleep, prepared) => match sleep.as_mut().poll(cx) {
                 Poll::Ready(()) => self.record(prepared),
                 Poll::Pending => {
@@ -488,7 +509,7 @@ impl Session {
         match &self.waiting {
             None => true,
             // The new future has not been polled yet.
-            Some(Waiting::Events(..) | Waiting::Retry(..)) => self.poll_waiting(cx),
+            Some(Waiting::Logs(..) | Waiting::Events(..) | Waiting::Retry(..)) => self.poll_waiting(cx),
             Some(Waiting::Room(_)) => false,
         }
     }

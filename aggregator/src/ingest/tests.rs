@@ -20,6 +20,7 @@ use tonic::{Code, Status, Streaming};
 use super::{Admission, CommandError, EventSink, Options, Peer, Renewed, UplinkService};
 use crate::clock::Clock;
 use crate::log::{ExportFilter, Log, LogOptions};
+use crate::logs::LogStore;
 use crate::store::{Format, Store, StoreOptions};
 
 const LIFE: u64 = 11;
@@ -71,6 +72,7 @@ struct Rig {
     log: Arc<Log>,
     door: Arc<Door>,
     events: Arc<Events>,
+    logs: Arc<LogStore>,
     service: UplinkService,
     connections: mpsc::Sender<std::io::Result<tokio::io::DuplexStream>>,
 }
@@ -93,11 +95,15 @@ impl Rig {
         let events = Arc::new(Events::default());
         let mut options = Options::default();
         change(&mut options);
-        let service = UplinkService::new(store.clone(), log.clone(), door.clone(), events.clone(), options);
+        let lines = crate::logs::Options { dir: dir.path().join("logs"), ..crate::logs::Options::default() };
+        let (logs, _) = LogStore::open(lines).unwrap();
+        let sink = Arc::new(Arc::clone(&logs));
+        let service =
+            UplinkService::new(store.clone(), log.clone(), door.clone(), events.clone(), sink, options);
         let (connections, incoming) = mpsc::channel(8);
         let server = tonic::transport::Server::builder().add_service(service.server());
         tokio::spawn(server.serve_with_incoming(ReceiverStream::new(incoming)));
-        Self { dir, store, log, door, events, service, connections }
+        Self { dir, store, log, door, events, logs, service, connections }
     }
 
     async fn open(&self) -> Result<Agent, Status> {

@@ -15,7 +15,7 @@
 
 mod dictionary;
 mod export;
-mod frame;
+pub(crate) mod frame;
 mod segment;
 mod telemetry;
 #[cfg(test)]
@@ -36,10 +36,10 @@ pub use export::{Export, ExportFilter, Recent, RecentFamily, Row};
 pub use segment::Recovered;
 pub use telemetry::describe as describe_metrics;
 pub use watermarks::Watermark;
+pub(crate) use watermarks::Watermarks;
 
 use crate::store::{Node, Resolved, lock};
 use segment::SegmentInfo;
-use watermarks::Watermarks;
 
 /// A task that asks for room again and again is listed about once.
 const WAITING_LOOKED_AT: usize = 64;

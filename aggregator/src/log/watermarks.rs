@@ -36,6 +36,12 @@ impl Watermarks {
         self.nodes.get(node).cloned().unwrap_or_default()
     }
 
+    /// The last sequence of one life; 0 where none is known.
+    pub fn reached(&self, node: &NodeId, life: u64) -> u64 {
+        let lives = self.nodes.get(node).map(Vec::as_slice).unwrap_or_default();
+        lives.iter().find(|mark| mark.life == life).map_or(0, |mark| mark.sequence)
+    }
+
     pub fn lives(&self) -> usize {
         self.nodes.values().map(Vec::len).sum()
     }
