@@ -69,10 +69,10 @@ impl Families {
         total("CORRECTABLE_REMAPPED_ROWS", "Number of remapped rows for correctable errors.", |_| 0.0);
         total("ECC_SBE_VOL_TOTAL", "Total number of single-bit volatile ECC errors.", |g| g.ecc_single_bit);
         total("ECC_DBE_VOL_TOTAL", "Total number of double-bit volatile ECC errors.", |_| 0.0);
-        total("THERMAL_VIOLATION", "Throttling duration due to thermal constraints (in us).", |g| {
-            g.thermal_violation_us
+        total("THERMAL_VIOLATION", "Throttling duration due to thermal constraints (in ns).", |g| {
+            g.thermal_violation_us * 1000.0
         });
-        total("POWER_VIOLATION", "Throttling duration due to power constraints (in us).", |_| 0.0);
+        total("POWER_VIOLATION", "Throttling duration due to power constraints (in ns).", |_| 0.0);
 
         let mut simple = Vec::new();
         let mut view = |name: &str, unit: &str, help: &str, value: OfGpuAndMemory| {
