@@ -34,14 +34,28 @@ pub struct Found {
 /// Where the found things are: replaces what a manifest leaves open.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reach {
-    /// `host` and `port` of HTTP servers on this node.
-    pub servers: Vec<(String, u16)>,
+    pub servers: Vec<Server>,
     /// Container engines' sockets.
     pub engines: Vec<String>,
     /// HTTP servers on Unix sockets.
     pub sockets: Vec<String>,
     /// Folders in which the commands' programs are.
     pub programs: Vec<PathBuf>,
+}
+
+/// Where HTTP is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub scheme: &'static str,
+    /// A name, an address, or a network (`172.17.0.0/16`).
+    pub host: String,
+    pub port: u16,
+}
+
+impl Server {
+    fn local(port: u16) -> Self {
+        Self { scheme: "http", host: "127.0.0.1".to_owned(), port }
+    }
 }
 
 /// The lines of a configuration file for what was found, with the reason for each.
@@ -77,13 +91,14 @@ impl Reach {
                 let open: Vec<_> = urls.iter().filter(|u| u.host == "*").cloned().collect();
                 urls.retain(|u| u.host != "*");
                 for rule in open {
-                    for (host, port) in &self.servers {
+                    for server in &self.servers {
                         let mut rule = rule.clone();
-                        rule.host.clone_from(host);
-                        rule.port = Some(*port);
+                        rule.scheme = Some(server.scheme.to_owned());
+                        rule.host.clone_from(&server.host);
+                        rule.port = Some(server.port);
                         rule.ports = None;
-                        rule.scheme = Some("http".to_owned());
-                        rule.allow_private = host.parse::<std::net::IpAddr>().is_err();
+                        // An address or a network says itself what is meant; a name on the Internet has no business here.
+                        rule.allow_private = false;
                         if !urls.contains(&rule) {
                             urls.push(rule);
                         }

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Found, Reach};
+use super::{Found, Reach, Server};
 
 /// For one question to one server.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -64,6 +64,7 @@ struct Container {
     name: String,
     image: String,
     labelled: bool,
+    servers: Vec<Server>,
 }
 
 /// An engine that answers, or why it does not.
@@ -138,6 +139,11 @@ impl Machine {
                     for container in &ours {
                         images |= !container.labelled;
                         seen.push(format!("container {} of {}", container.name, container.image));
+                        for server in &container.servers {
+                            if !reach.servers.contains(server) {
+                                reach.servers.push(server.clone());
+                            }
+                        }
                     }
                     if !ours.is_empty() {
                         reach.engines.push(engine.socket.clone());
@@ -155,11 +161,14 @@ impl Machine {
             && ask_tcp(self.ports.vllm, "/metrics").await.is_some_and(|page| page.contains("vllm:"))
         {
             seen.push(format!("127.0.0.1:{} answers as vLLM does: {}", self.ports.vllm, version.trim()));
-            reach.servers.push(("127.0.0.1".to_owned(), self.ports.vllm));
-            settings.insert(
-                "urls".to_owned(),
-                vec![toml::Value::from(format!("http://127.0.0.1:{}", self.ports.vllm))].into(),
-            );
+            // A container that publishes the port is asked as a container.
+            let server = Server::local(self.ports.vllm);
+            if !reach.servers.contains(&server) {
+                let mut endpoint = toml::Table::new();
+                endpoint.insert("url".to_owned(), format!("http://127.0.0.1:{}", self.ports.vllm).into());
+                settings.insert("endpoints".to_owned(), vec![toml::Value::from(endpoint)].into());
+                reach.servers.push(server);
+            }
         }
         if seen.is_empty() {
             return None;
@@ -182,8 +191,15 @@ impl Machine {
         settings.insert("url".to_owned(), format!("http://127.0.0.1:{port}").into());
         Some(Found {
             settings,
-            reach: Reach { servers: vec![("127.0.0.1".to_owned(), port)], ..Reach::default() },
+            reach: Reach {
+                servers: vec![
+                    Server::local(port),
+                    Server { scheme: "https", host: "huggingface.co".to_owned(), port: 443 },
+                ],
+                ..Reach::default()
+            },
             todo: vec![
+                "the models' names are asked of huggingface.co: leave out its grant and set hub.enabled = false if they are secret".to_owned(),
                 "its /metrics and /model/info want a key: put one into a file that only the agent may read, and name the file in the grant's secret"
                     .to_owned(),
             ],
@@ -238,7 +254,7 @@ impl Machine {
                 continue;
             }
             seen.push(format!("127.0.0.1:{port} answers with metrics ({name} by its port)"));
-            servers.push(("127.0.0.1".to_owned(), *port));
+            servers.push(Server::local(*port));
             let mut target = toml::Table::new();
             target.insert("job".to_owned(), (*name).into());
             target.insert("url".to_owned(), format!("http://127.0.0.1:{port}/metrics").into());
@@ -283,8 +299,35 @@ async fn containers(socket: &Path) -> Result<Vec<Container>, String> {
         name: c.pointer("/Names/0").map(text).unwrap_or_default().trim_start_matches('/').to_owned(),
         image: c.get("Image").map(text).unwrap_or_default(),
         labelled: c.pointer("/Labels/vllm").and_then(|v| v.as_str()) == Some("true"),
+        servers: servers(c),
     };
     Ok(list.as_array().ok_or("the answer is no list")?.iter().map(read).collect())
+}
+
+/// Where a container answers: on the ports that it publishes, and in its networks.
+fn servers(container: &serde_json::Value) -> Vec<Server> {
+    const VLLM: u16 = 8000;
+    let ports = container.get("Ports").and_then(|p| p.as_array()).map(Vec::as_slice).unwrap_or_default();
+    let number = |port: &serde_json::Value, key: &str| port.get(key)?.as_u64()?.try_into().ok();
+    let mut servers: Vec<Server> =
+        ports.iter().filter_map(|p| number(p, "PublicPort")).map(Server::local).collect();
+    let inside: u16 = ports.iter().find_map(|p| number(p, "PrivatePort")).unwrap_or(VLLM);
+    let networks = container.pointer("/NetworkSettings/Networks").and_then(|n| n.as_object());
+    for (name, network) in networks.into_iter().flatten() {
+        let address = network.get("IPAddress").and_then(|a| a.as_str()).and_then(|a| a.parse().ok());
+        match address {
+            // Its address changes with each start, its network does not.
+            Some(std::net::IpAddr::V4(ip)) => {
+                let [a, b, ..] = ip.octets();
+                servers.push(Server { scheme: "http", host: format!("{a}.{b}.0.0/16"), port: inside });
+            }
+            _ if name == "host" => servers.push(Server::local(inside)),
+            _ => {}
+        }
+    }
+    servers.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+    servers.dedup();
+    servers
 }
 
 async fn ask_tcp(port: u16, path: &'static str) -> Option<String> {

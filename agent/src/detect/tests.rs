@@ -81,7 +81,9 @@ async fn all_that_there_is_is_found() {
         &root.path().join("run/docker.sock"),
         &[(
             "/containers/json",
-            r#"[{"Names":["/llama"],"Image":"vllm/vllm-openai:v0.12.0","Labels":{"vllm":"true"}},
+            r#"[{"Names":["/llama"],"Image":"vllm/vllm-openai:v0.12.0","Labels":{"vllm":"true"},
+                "Ports":[{"PrivatePort":8000,"PublicPort":8011,"Type":"tcp"}],
+                "NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}},
                 {"Names":["/other"],"Image":"nginx","Labels":{}}]"#,
         )],
     );
@@ -100,7 +102,9 @@ async fn all_that_there_is_is_found() {
     assert_eq!(of("vllm").reach.engines, ["/run/docker.sock"]);
     assert!(of("vllm").seen.iter().any(|s| s.contains("container llama of vllm/vllm-openai:v0.12.0")));
     assert!(!of("vllm").seen.iter().any(|s| s.contains("nginx")));
-    assert_eq!(of("vllm").reach.servers, [("127.0.0.1".to_owned(), machine.ports.vllm)]);
+    let inside = Server { scheme: "http", host: "172.17.0.0/16".to_owned(), port: 8000 };
+    assert_eq!(of("vllm").reach.servers, [Server::local(8011), inside, Server::local(machine.ports.vllm)]);
+    assert_eq!(of("vllm").settings["endpoints"].as_array().map(Vec::len), Some(1));
     assert_eq!(of("slurm").reach.programs, [root.path().join("opt/slurm/bin")]);
     assert_eq!(of("prometheus").reach.servers.len(), 1);
 }
@@ -131,7 +135,7 @@ fn what_a_manifest_leaves_open_is_narrowed_to_what_was_found() {
         allow_private: false,
         secret: None,
     };
-    let reach = Reach { servers: vec![("127.0.0.1".to_owned(), 4000)], ..Reach::default() };
+    let reach = Reach { servers: vec![Server::local(4000)], ..Reach::default() };
     let need = Scope::Http { urls: vec![rule("huggingface.co"), rule("*")] };
     let Scope::Http { urls } = reach.narrow(&need) else { panic!("another scope") };
     assert_eq!(urls.len(), 2);
