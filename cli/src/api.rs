@@ -4,9 +4,13 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Certificate, Method, Response, StatusCode};
+use base64::Engine as _;
+use reqwest::{Certificate, Method, Response, StatusCode, Upgraded, header};
+use ring::rand::SecureRandom as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::config::Connection;
 
@@ -146,7 +150,38 @@ impl Client {
             return Ok(response);
         }
         let text = response.text().await.unwrap_or_default();
-        Err(refusal(&self.url, status, &text))
+        Err(refusal(&self.url, path, status, &text))
+    }
+
+    /// `GET path?query`, made a WebSocket.
+    pub async fn web_socket(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<WebSocketStream<Upgraded>, ApiError> {
+        let mut key = [0; 16];
+        ring::rand::SystemRandom::new()
+            .fill(&mut key)
+            .map_err(|_| ApiError::Setup("this machine gives no random numbers".to_owned()))?;
+        let response = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+            .query(query)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, base64::engine::general_purpose::STANDARD.encode(key))
+            .send()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let text = response.text().await.unwrap_or_default();
+            return Err(refusal(&self.url, path, status, &text));
+        }
+        let upgraded = response.upgrade().await.map_err(|error| self.broken(&error))?;
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await)
     }
 
     async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, ApiError> {
@@ -183,10 +218,15 @@ fn is_certificate_error(cause: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(|inner| is_certificate_error(inner))
 }
 
-fn refusal(url: &str, status: StatusCode, text: &str) -> ApiError {
+fn refusal(url: &str, path: &str, status: StatusCode, text: &str) -> ApiError {
     match serde_json::from_str::<ErrorBody>(text) {
         Ok(body) => {
             ApiError::Refused(Refusal { error: body.error, advice: body.advice, allowed: body.allowed })
+        }
+        // Loki's API says errors as plain text.
+        Err(_) if path.starts_with("/loki/") && !text.trim_start().starts_with('<') => {
+            let error = text.trim().chars().filter(|c| !c.is_control() || *c == '\n').collect();
+            ApiError::Refused(Refusal { error, advice: None, allowed: Vec::new() })
         }
         Err(_) => {
             let start: String = text.chars().take(80).filter(|c| !c.is_control()).collect();
@@ -227,9 +267,14 @@ mod tests {
     #[test]
     fn refusals_are_told_with_what_to_do() {
         let json = r#"{"error":"the node refused","advice":"see the list","allowed":["scenario: normal"]}"#;
-        let error = refusal("https://x", StatusCode::BAD_REQUEST, json).to_string();
+        let error = refusal("https://x", "/api", StatusCode::BAD_REQUEST, json).to_string();
         assert_eq!(error, "the node refused\n  scenario: normal\n  → see the list");
-        let foreign = refusal("https://x", StatusCode::BAD_GATEWAY, "<html>nginx").to_string();
-        assert!(foreign.contains("is that an aggregator?"), "{foreign}");
+        for path in ["/api", "/loki/api/v1/query_range"] {
+            let foreign = refusal("https://x", path, StatusCode::BAD_GATEWAY, "<html>nginx").to_string();
+            assert!(foreign.contains("is that an aggregator?"), "{foreign}");
+        }
+        let text = "parse error at line 1, col 4: no\u{1b}\n";
+        let error = refusal("https://x", "/loki/api/v1/tail", StatusCode::BAD_REQUEST, text).to_string();
+        assert_eq!(error, "parse error at line 1, col 4: no");
     }
 }

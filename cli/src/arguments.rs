@@ -37,6 +37,7 @@ pub struct ConnectionArguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    #[value(alias = "text")]
     Table,
     Json,
 }
@@ -61,6 +62,8 @@ pub enum Command {
     },
     /// List what happened, newest first.
     Events(EventsArguments),
+    /// Find log lines, or follow them.
+    Logs(LogsArguments),
     /// Tokens for nodes and for the API.
     Token {
         #[command(subcommand)]
@@ -122,6 +125,21 @@ pub struct EventsArguments {
     pub severity: Option<String>,
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArguments {
+    /// LogQL, as '{container="x"} |= "ERROR"' or 'sum by (node) (rate({container="x"}[5m]))'.
+    pub query: String,
+    /// How far to look back.
+    #[arg(long, default_value = "1h")]
+    pub since: humantime::Duration,
+    /// The last so many lines.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub limit: u32,
+    /// Go on with lines as they come.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -202,6 +220,10 @@ mod tests {
             ("enroll --token picket-enrol-v1.x --aggregator h:1", true),
             ("events --limit 0", false),
             ("events --node n --severity warning", true),
+            ("logs {a=\"b\"} --since 5m --limit 10 --follow --output text", true),
+            ("logs", false),
+            ("logs {a=\"b\"} --limit 6000", false),
+            ("logs {a=\"b\"} --since ever", false),
             ("--token a --token-file b status", false),
             ("", false),
         ] {

@@ -77,6 +77,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             },
             Command::Top { once, interval } => top::run(client, output, once, interval).await,
             Command::Events(wish) => commands::events::list(&client, output, &wish).await,
+            Command::Logs(wish) => commands::logs::run(&client, output, &wish).await,
             Command::Token { command } => commands::tokens::run(&client, output, command).await,
             Command::Metrics { own, selectors } => commands::metrics::print(&client, own, &selectors).await,
             Command::Status => commands::status::show(&client, output).await,

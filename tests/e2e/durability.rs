@@ -202,12 +202,12 @@ fn all_of_the_spool_is_garbage() {
 }
 
 /// A file system of its own, that can be filled or made read-only. Needs root.
-struct Disk {
+pub struct Disk {
     at: PathBuf,
 }
 
 impl Disk {
-    fn mount(at: &Path, size: &str) -> Result<Option<Self>> {
+    pub fn mount(at: &Path, size: &str) -> Result<Option<Self>> {
         std::fs::create_dir_all(at)?;
         let options = format!("size={size},mode=0755");
         let mut mount = Command::new("mount");
@@ -221,7 +221,7 @@ impl Disk {
         }
     }
 
-    fn remount(&self, option: &str) -> Result<()> {
+    pub fn remount(&self, option: &str) -> Result<()> {
         let option = format!("remount,{option}");
         let output = Command::new("mount").args(["-o", &option]).arg(&self.at).output()?;
         ensure!(output.status.success(), "cannot remount: {}", String::from_utf8_lossy(&output.stderr));
@@ -229,7 +229,7 @@ impl Disk {
     }
 
     /// Takes all room that is left.
-    fn fill(&self) -> Result<()> {
+    pub fn fill(&self) -> Result<()> {
         use std::io::Write;
         let mut file = std::fs::File::create(self.at.join("ballast"))?;
         let block = vec![0; 4096];
@@ -237,7 +237,7 @@ impl Disk {
         Ok(())
     }
 
-    fn free(&self) -> Result<()> {
+    pub fn free(&self) -> Result<()> {
         Ok(std::fs::remove_file(self.at.join("ballast"))?)
     }
 }

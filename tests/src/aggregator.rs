@@ -43,6 +43,12 @@ impl<'a> AggregatorBuilder<'a> {
         self
     }
 
+    /// In a folder of this name: a test that has two gives them two.
+    pub fn named(mut self, name: &str) -> Self {
+        self.folder = self.test.folder().join(name);
+        self
+    }
+
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self

@@ -2,6 +2,7 @@
 
 pub mod enroll;
 pub mod events;
+pub mod logs;
 pub mod metrics;
 pub mod nodes;
 pub mod status;
