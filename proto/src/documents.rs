@@ -2,10 +2,12 @@
 //! no second way for what a source knows, and no document that says another thing than the metrics do.
 
 mod containers;
+mod models;
 
 use std::collections::BTreeMap;
 
 pub use containers::{CONTAINER_SERIES, Container, containers};
+pub use models::{MODEL_SERIES, Model, models};
 
 /// The latest value of a series.
 #[derive(Debug, Clone, PartialEq)]

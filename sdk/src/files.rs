@@ -97,6 +97,14 @@ pub fn read_link(path: &str) -> Result<String, FilesError> {
     sys::read_link(path)
 }
 
+/// When its content was last changed, since the Unix epoch. Links are followed.
+///
+/// # Errors
+/// Any [`FilesError`].
+pub fn modified(path: &str) -> Result<std::time::Duration, FilesError> {
+    sys::modified(path).map(std::time::Duration::from_nanos)
+}
+
 /// Sizes of the file system mounted at `path`. Needs `filesystems` in the grant.
 ///
 /// # Errors

@@ -308,6 +308,10 @@ pub(crate) fn read_link(path: &str) -> Result<String, FilesError> {
     host::files::read_link(path).map_err(files_error)
 }
 
+pub(crate) fn modified(path: &str) -> Result<u64, FilesError> {
+    host::files::modified(path).map_err(files_error)
+}
+
 pub(crate) fn stat_file_system(path: &str) -> Result<FileSystem, FilesError> {
     host::files::stat_file_system(path).map(file_system).map_err(files_error)
 }

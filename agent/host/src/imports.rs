@@ -224,6 +224,14 @@ impl wit::files::Host for Guest {
         }
     }
 
+    async fn modified(&mut self, path: String) -> wasmtime::Result<Result<u64, wit::files::FilesError>> {
+        match self.ask_files(files::Request::Modified { path }).await? {
+            Ok(files::Answer::Modified(time)) => Ok(Ok(time)),
+            Ok(_) => Err(NoGrant(Capability::Files).into()),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
     async fn stat_file_system(
         &mut self,
         path: String,

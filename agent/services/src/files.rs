@@ -35,6 +35,7 @@ pub enum Request {
     Read { path: String },
     ListDirectory { path: String },
     ReadLink { path: String },
+    Modified { path: String },
     StatFileSystems { paths: Vec<String> },
 }
 
@@ -43,6 +44,8 @@ pub enum Answer {
     Bytes(Vec<u8>),
     Entries(Vec<Entry>),
     Target(String),
+    /// Nanoseconds since the Unix epoch.
+    Modified(u64),
     /// One a path, in their order.
     FileSystems(Vec<Result<FileSystem, Error>>),
 }
@@ -116,6 +119,7 @@ impl Files {
                 (path, open::What::Entries { limit: limits.directory_entries })
             }
             Request::ReadLink { path } => (path, open::What::Target),
+            Request::Modified { path } => (path, open::What::Modified),
             Request::StatFileSystems { paths } => {
                 return Ok(Answer::FileSystems(
                     self.stat_file_systems(filesystems, paths, limits.file_time).await,

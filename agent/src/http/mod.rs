@@ -46,6 +46,7 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/v1/plugins", get(plugins))
         .route("/api/v1/containers", get(containers))
+        .route("/api/v1/models", get(models))
         .route("/api/v1/scenario", get(scenario).put(set_scenario))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -99,7 +100,7 @@ impl From<ControlError> for Problem {
 }
 
 async fn index() -> &'static str {
-    "picket-agent: /metrics /healthz /readyz /api/v1/plugins /api/v1/containers /api/v1/scenario\n"
+    "picket-agent: /metrics /healthz /readyz /api/v1/plugins /api/v1/containers /api/v1/models /api/v1/scenario\n"
 }
 
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
@@ -132,6 +133,12 @@ async fn containers(State(api): State<Api>) -> Response {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let list = documents::containers(&readings, now.as_secs_f64());
     Json(serde_json::json!({ "containers": list })).into_response()
+}
+
+/// The models that the plugins know of.
+async fn models(State(api): State<Api>) -> Response {
+    let readings = api.collector.latest(&documents::MODEL_SERIES);
+    Json(serde_json::json!({ "models": documents::models(&readings) })).into_response()
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Documents that are put together from the fleet's series: `/api/v1/containers`.
+//! Documents that are put together from the fleet's series: `/api/v1/containers` and `/api/v1/models`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,6 +26,15 @@ pub async fn containers(State(app): State<Arc<App>>, mut params: Params) -> Resu
         readings(&app, &documents::CONTAINER_SERIES, node.as_ref().map(|n| n.as_str().to_owned())).await?;
     let list = documents::containers(&readings, now_ms as f64 / 1000.0);
     Ok(Json(json!({ "containers": list })).into_response())
+}
+
+/// `GET /api/v1/models?node=NAME`: the models that can be asked.
+pub async fn models(State(app): State<Arc<App>>, mut params: Params) -> Result<Response, ApiError> {
+    let node = params.one("node")?.map(|name| node_id(&name)).transpose()?;
+    params.done()?;
+    let readings =
+        readings(&app, &documents::MODEL_SERIES, node.as_ref().map(|n| n.as_str().to_owned())).await?;
+    Ok(Json(json!({ "models": documents::models(&readings) })).into_response())
 }
 
 /// The latest values of these families, of one node or of all.

@@ -104,6 +104,7 @@ pub fn router(app: Arc<App>) -> (Router, Vec<Route>) {
         .add(Viewer, Method::GET, "/api/v1/nodes/{node}/scenario", nodes::get_scenario)
         .add(Operator, Method::PUT, "/api/v1/nodes/{node}/scenario", nodes::put_scenario)
         .add(Viewer, Method::GET, "/api/v1/containers", documents::containers)
+        .add(Viewer, Method::GET, "/api/v1/models", documents::models)
         .add(Viewer, Method::GET, "/api/v1/series", data::series)
         .add(Viewer, Method::GET, "/api/v1/events", data::events)
         .add(Viewer, Method::GET, "/api/v1/export", data::export)

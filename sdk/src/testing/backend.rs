@@ -139,6 +139,10 @@ pub(crate) fn read_link(path: &str) -> Result<String, FilesError> {
     world(|w| w.link(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
 }
 
+pub(crate) fn modified(path: &str) -> Result<u64, FilesError> {
+    world(|w| w.modified(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
+}
+
 pub(crate) fn stat_file_system(path: &str) -> Result<FileSystem, FilesError> {
     world(|w| w.stat(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
 }

@@ -73,6 +73,12 @@ impl<P: Source> Host<P> {
         self
     }
 
+    /// Says when a file was changed, in seconds since the Unix epoch.
+    pub fn file_modified(&mut self, path: &str, seconds: u64) -> &mut Self {
+        self.world.borrow_mut().modified.insert(path.to_owned(), Duration::from_secs(seconds));
+        self
+    }
+
     /// Makes reading this path (a file or a directory) fail.
     pub fn broken_file(&mut self, path: &str, error: FilesError) -> &mut Self {
         self.world.borrow_mut().files.insert(path.to_owned(), Err(error));

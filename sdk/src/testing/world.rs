@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub sink: Sink,
     pub root: Option<PathBuf>,
     pub files: BTreeMap<String, Result<Vec<u8>, FilesError>>,
+    /// When files were changed that were given a time; the others at the clock's beginning.
+    pub modified: BTreeMap<String, Duration>,
     pub links: BTreeMap<String, String>,
     pub file_systems: BTreeMap<String, Result<FileSystem, FilesError>>,
     /// None: this machine's.
@@ -51,6 +53,7 @@ impl Default for World {
             sink: Sink::default(),
             root: None,
             files: BTreeMap::new(),
+            modified: BTreeMap::new(),
             links: BTreeMap::new(),
             file_systems: BTreeMap::new(),
             now: Some(Duration::from_secs(1_767_225_600)),
@@ -177,6 +180,22 @@ impl World {
             },
             None => Err(FilesError::NotFound(path.to_owned())),
         }
+    }
+
+    pub fn modified(&self, path: &str) -> Result<u64, FilesError> {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(Err(error)) = self.files.get(path) {
+            return Err(error.clone());
+        }
+        if let Some(time) = self.modified.get(path) {
+            return Ok(nanoseconds(*time));
+        }
+        if self.files.contains_key(path) {
+            return Ok(nanoseconds(Duration::from_secs(1_767_225_600)));
+        }
+        let Some(real) = self.real(path) else { return Err(FilesError::NotFound(path.to_owned())) };
+        let time = std::fs::metadata(real).and_then(|m| m.modified()).map_err(|e| error(path, &e))?;
+        Ok(nanoseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
     pub fn stat(&self, path: &str) -> Result<FileSystem, FilesError> {

@@ -19,6 +19,7 @@ pub(super) enum What {
     Bytes { limit: usize },
     Entries { limit: usize },
     Target,
+    Modified,
 }
 
 /// The kernel's own file systems, opened once.
@@ -46,6 +47,7 @@ impl Anchors {
         let flags = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let open = match what {
             What::Target => OFlags::PATH | OFlags::NOFOLLOW,
+            What::Modified => OFlags::PATH,
             What::Bytes { .. } => READ,
             What::Entries { .. } => READ | OFlags::DIRECTORY,
         };
@@ -72,7 +74,7 @@ pub(super) fn anywhere(place: &Place, path: &str, what: What) -> Result<Answer, 
     let looked = look(place, path, matches!(what, What::Target))?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&looked).map_err(|e| error(path, e))?.st_mode);
     let flags = match what {
-        What::Target => return answer(&looked, path, what),
+        What::Target | What::Modified => return answer(&looked, path, what),
         What::Bytes { .. } if kind == FileType::RegularFile => READ,
         What::Bytes { .. } => return Err(wrong_kind(path, kind, "a regular file")),
         What::Entries { .. } if kind == FileType::Directory => READ | OFlags::DIRECTORY,
@@ -187,6 +189,12 @@ fn answer(fd: &OwnedFd, path: &str, what: What) -> Result<Answer, Error> {
     match what {
         What::Bytes { limit } => read(fd, path, limit).map(Answer::Bytes),
         What::Entries { limit } => entries(fd, path, limit).map(Answer::Entries),
+        What::Modified => {
+            let stat = rustix::fs::fstat(fd).map_err(|e| error(path, e))?;
+            let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+            let nanoseconds = u64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+            Ok(Answer::Modified(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)))
+        }
         What::Target => match rustix::fs::readlinkat(fd, "", Vec::new()) {
             Ok(target) => match target.into_string() {
                 Ok(target) => Ok(Answer::Target(target)),

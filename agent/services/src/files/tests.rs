@@ -149,6 +149,29 @@ async fn only_regular_files_of_a_bounded_size() {
 }
 
 #[tokio::test]
+async fn when_a_file_was_changed() {
+    let f = Fixture::new();
+    let (file, link, outside) = (f.path("in/page.prom"), f.path("in/link"), f.path("secret"));
+    std::fs::create_dir(f.path("in")).unwrap();
+    std::fs::write(&file, "x").unwrap();
+    std::fs::write(&outside, "x").unwrap();
+    symlink(&outside, &link).unwrap();
+    let at = std::time::UNIX_EPOCH + Duration::new(1_700_000_000, 250_000_000);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(at).unwrap();
+    let granted = f.path("in/**");
+    let ask = async |path: &str| f.call(&[&granted], Request::Modified { path: path.to_owned() }).await;
+    assert_eq!(ask(&file).await, Ok(Answer::Modified(1_700_000_000_250_000_000)));
+    // Neither outside of the grant, nor by a link that leads there.
+    assert!(matches!(ask(&outside).await, Err(Error::Denied(_))));
+    assert!(matches!(ask(&link).await, Err(Error::Denied(_))));
+    assert!(matches!(ask(&f.path("in/none")).await, Err(Error::NotFound(_))));
+    assert!(matches!(
+        f.call(&["/proc/stat"], Request::Modified { path: "/proc/stat".to_owned() }).await,
+        Ok(Answer::Modified(_))
+    ));
+}
+
+#[tokio::test]
 async fn file_systems() {
     let f = Fixture::new();
     let stat = async |granted: &str, paths: &[&str]| {

@@ -30,6 +30,11 @@ pub(super) fn resolve(
     let device = fstat(root)?.st_dev;
     let mut links = 0;
     while let Some(name) = names.pop_front() {
+        let dots = matches!(name.as_slice(), b"." | b"..");
+        // What a link led to may be a file: then nothing comes after it.
+        if dots && !way.last().is_some_and(is_directory) {
+            return Err(Errno::NOTDIR);
+        }
         match name.as_slice() {
             b"." => continue,
             b".." => {
@@ -73,6 +78,10 @@ pub(super) fn resolve(
     // Opened for reading: the very file that was found, whatever stands at its path by now.
     let again = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
     rustix::fs::open(again, open | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn is_directory(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn names(path: &[u8]) -> VecDeque<Vec<u8>> {
