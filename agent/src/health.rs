@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use picket_agent_spool::Spool;
 use serde::Serialize;
 
+use crate::lines::Lines;
 use crate::schedule::{PluginStatus, State, StatusBoard};
 use crate::uplink;
 
@@ -57,6 +58,8 @@ pub struct Health {
     pub spool: Option<Spool>,
     /// Why the spool is in memory, where it is.
     pub spool_fallback: Option<String>,
+    /// The queue of log lines.
+    pub lines: Lines,
     pub uplink: Option<Arc<uplink::Status>>,
     pub(crate) stopping: AtomicBool,
     /// What is wrong with the configuration as it now stands in its files.
@@ -76,6 +79,18 @@ impl Health {
                 (None, None) => None,
             };
             list.push(component("spool", trouble));
+        }
+        let lines = self.lines.status();
+        if let Some(spool) = &lines.spool {
+            let trouble = match (lines.fallback, spool.stats().last_error) {
+                (Some(why), _) => Some(format!("in memory, lost at a restart: {why}")),
+                (None, Some(error)) => Some(error),
+                (None, None) if lines.full => {
+                    Some("full: logs are not read until the aggregator has taken some".to_owned())
+                }
+                (None, None) => None,
+            };
+            list.push(component("log-spool", trouble.map(|why| (Level::Degraded, why))));
         }
         if let Some(uplink) = &self.uplink {
             let trouble = match (uplink.connected(), uplink.last_error()) {

@@ -11,6 +11,7 @@ pub mod detect;
 pub mod health;
 pub mod http;
 pub mod identity;
+pub mod lines;
 pub mod logs;
 pub mod notify;
 mod own;

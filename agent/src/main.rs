@@ -73,7 +73,11 @@ enum Output {
 }
 
 fn main() -> ExitCode {
+    let kept = picket_agent_host::keep_from_children();
     let cli = Cli::parse();
+    if let Err(error) = kept {
+        eprintln!("what was open at the start can't be kept from programs that are started: {error}");
+    }
     let sources = Sources { file: cli.config, environment: config::variables() };
     let config = match config::load(&sources) {
         Ok(config) => config,

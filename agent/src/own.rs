@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use picket_agent_host::SampleSink;
+use picket_agent_services::Services;
 use picket_proto::model::{Family, Labels, MetricType, Part, PluginId};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::collector::{Collector, PluginSink};
 use crate::conditions::Conditions;
 use crate::config::OWN_ID;
 use crate::health::{Health, Level};
+use crate::lines::Lines;
 use crate::schedule::{PluginStatus, State, Ticker};
 use crate::uplink;
 
@@ -29,6 +31,8 @@ pub struct Own {
     pub node: String,
     pub started_ms: i64,
     pub conditions: Conditions,
+    pub lines: Lines,
+    pub services: Arc<Services>,
 }
 
 impl Own {
@@ -42,6 +46,9 @@ impl Own {
         loop {
             ticker.begin(self.clock.monotonic());
             self.gather(&mut sink);
+            let lines = self.lines.clone();
+            // Ends by itself; nobody waits for a disk here.
+            drop(tokio::task::spawn_blocking(move || lines.save()));
             if stop.is_cancelled() {
                 return;
             }
@@ -83,6 +90,7 @@ impl Own {
         plugin_metrics(&mut page, &plugins);
         self.errors(&mut page);
         self.spool(&mut page);
+        self.logs(&mut page);
         self.uplink(&mut page);
         page.family(
             "picket_component_health",
@@ -185,6 +193,81 @@ impl Own {
         }
         for (reason, lost) in &stats.lost {
             page.sample(&[("reason", reason)], *lost as f64);
+        }
+    }
+
+    /// What was read of logs and what became of it; nothing where no plugin reads any.
+    fn logs(&self, page: &mut Page<'_>) {
+        let read = self.services.log_totals();
+        let queue = self.lines.status();
+        if read.is_empty() && queue.totals.is_empty() {
+            return;
+        }
+        page.family(
+            "picket_logs_read_bytes_total",
+            MetricType::Counter,
+            "Bytes of logs that were read and are done with.",
+        );
+        for (plugin, totals) in &read {
+            page.sample(&[("plugin", plugin.as_str())], totals.bytes as f64);
+        }
+        page.family("picket_logs_files", MetricType::Gauge, "Log files that are followed.");
+        for (plugin, totals) in &read {
+            page.sample(&[("plugin", plugin.as_str())], totals.files as f64);
+        }
+        page.family(
+            "picket_logs_lines_total",
+            MetricType::Counter,
+            "Lines that were queued for the aggregator.",
+        );
+        for (plugin, totals) in &queue.totals {
+            page.sample(&[("plugin", plugin.as_str())], (totals.lines - totals.unsent) as f64);
+        }
+        page.family(
+            "picket_logs_line_bytes_total",
+            MetricType::Counter,
+            "Bytes of the lines that were taken.",
+        );
+        for (plugin, totals) in &queue.totals {
+            page.sample(&[("plugin", plugin.as_str())], totals.bytes as f64);
+        }
+        page.family(
+            "picket_logs_lost_total",
+            MetricType::Counter,
+            "Times that log lines could not be read any more (by reason), and lines that an agent without an aggregator left.",
+        );
+        for (plugin, totals) in &read {
+            for reason in ["deleted", "truncated", "long-line"] {
+                let count = totals.lost.get(reason).copied().unwrap_or(0);
+                page.sample(&[("plugin", plugin.as_str()), ("reason", reason)], count as f64);
+            }
+        }
+        for (plugin, totals) in queue.totals.iter().filter(|(_, totals)| totals.unsent > 0) {
+            page.sample(&[("plugin", plugin.as_str()), ("reason", "no-aggregator")], totals.unsent as f64);
+        }
+        let Some(stats) = queue.spool.map(|spool| spool.stats()) else { return };
+        let mut gauge = |name, help, value: f64| {
+            page.family(name, MetricType::Gauge, help);
+            page.sample(&[], value);
+        };
+        gauge("picket_logs_spool_size_bytes", "Bytes in the queue of log lines.", stats.bytes as f64);
+        gauge(
+            "picket_logs_spool_records_pending",
+            "Records of log lines that the aggregator has not acknowledged.",
+            stats.records_pending as f64,
+        );
+        gauge(
+            "picket_logs_spool_full",
+            "1 while logs are not read because the queue is full.",
+            f64::from(u8::from(queue.full)),
+        );
+        page.family(
+            "picket_logs_spool_records_lost_total",
+            MetricType::Counter,
+            "Records of log lines that were dropped before they were acknowledged, by reason.",
+        );
+        for reason in ["cap", "age", "corrupt", "write-error", "stall"] {
+            page.sample(&[("reason", reason)], stats.lost.get(reason).copied().unwrap_or(0) as f64);
         }
     }
 

@@ -139,7 +139,12 @@ impl Services {
                 Response::Kmsg(self.kmsg.call(grant.plugin(), filter, request).await)
             }
             (Compiled::Logs(scope), Request::Logs(request)) => {
-                Response::Logs(self.logs.call(grant.plugin(), scope, &self.limits, request).await)
+                let answer = self.logs.call(grant.plugin(), scope, &self.limits, request).await;
+                if matches!(answer, Ok(logs::Answer::Committed { more: true })) {
+                    // A backlog is read at once, with the rest between collects that a wake has.
+                    self.wakes.wake(grant.plugin());
+                }
+                Response::Logs(answer)
             }
             (Compiled::System, Request::System(request)) => Response::System(crate::system::answer(request)),
             _ => Response::Mismatch,

@@ -25,6 +25,7 @@ mod reader;
 mod recovery;
 mod spool;
 mod state;
+mod tail;
 mod writer;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use error::SpoolError;
 pub use reader::{Item, Reader};
 pub use spool::{Options, Spool, Ticket};
 pub use state::Stats;
+pub use tail::newest_segment;
 
 /// The longest record or header, in bytes.
 pub const MAX_RECORD: usize = 16 << 20;

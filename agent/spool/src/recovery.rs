@@ -16,7 +16,7 @@ pub(crate) fn segment_name(number: u64) -> String {
     format!("{PREFIX}{number:020}{SUFFIX}")
 }
 
-fn segment_number(name: &str) -> Option<u64> {
+pub(crate) fn segment_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()?;
     (segment_name(number) == name).then_some(number)
 }

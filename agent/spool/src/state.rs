@@ -22,6 +22,8 @@ pub struct Stats {
     pub segments: u64,
     /// Not acknowledged yet, those that wait to be written among them.
     pub records_pending: u64,
+    /// What waits to be written, in bytes.
+    pub unwritten_bytes: u64,
     /// About when the oldest pending record was appended, Unix ms (exact at a segment's ends, between them by its place).
     pub oldest_ms: Option<i64>,
     /// Since this spool was opened.
@@ -160,6 +162,7 @@ impl State {
             bytes: self.bytes(),
             segments: self.segments.len() as u64,
             records_pending: self.unwritten + self.segments.values().map(|s| self.pending(s)).sum::<u64>(),
+            unwritten_bytes: self.unwritten_bytes as u64,
             oldest_ms,
             appended: self.appended,
             acked: self.acked,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use picket_agent_host::{Host, HostError, HostOptions, PluginError};
 use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions, kmsg, nvml};
 use picket_agent_spool::Spool;
+use picket_proto::model::LOG_LIFE;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -30,6 +31,7 @@ use crate::conditions::Conditions;
 use crate::config::{Config, Sources};
 use crate::health::Health;
 use crate::http;
+use crate::lines::Lines;
 use crate::logs::LogHandle;
 use crate::own::Own;
 use crate::schedule::{self, HostLoader, Planned, Schedule, ScheduleOptions, SourceSpec};
@@ -103,13 +105,15 @@ impl App {
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let listen = listener.local_addr().unwrap_or(address);
         let lock = lock(&config.state_dir)?;
-        let life = random()?;
+        let life = random()? & !LOG_LIFE;
+        let log_life = random()? | LOG_LIFE;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
 
         let has_uplink = config.uplink.aggregator.is_some() || identity::enrolled(&config.state_dir);
         let (spool, spool_fallback) = if has_uplink { open_spool(&config, life) } else { (None, None) };
-        let collector = Collector::new(clock.clone(), spool.clone());
+        let lines = Lines::open(&config.state_dir, &config.logs.spool, log_life, has_uplink);
+        let collector = Collector::with_lines(clock.clone(), spool.clone(), lines.clone());
         let services = Services::new(ServicesOptions {
             state_dir: config.state_dir.clone(),
             extra_authorities: None,
@@ -117,13 +121,17 @@ impl App {
             nvml: nvml_options(&config),
             kmsg: kmsg::Options { path: config.kmsg.path.clone(), ..kmsg::Options::default() },
         })?;
+        for (plugin, source, cursor) in lines.restored() {
+            services.restore_log_cursor(&plugin, &source, &cursor);
+        }
+        let services = Arc::new(services);
         let wakes = services.wakes().clone();
         let host = Host::new(HostOptions {
             cache_dir: config.cache_dir.clone(),
             compiler: compiler(&config),
             compile_memory: COMPILE_MEMORY,
             compile_timeout: COMPILE_WITHIN,
-            services: Arc::new(services),
+            services: services.clone(),
         })?;
         let schedule = Schedule::new(ScheduleOptions {
             loader: Arc::new(HostLoader(host)),
@@ -136,6 +144,7 @@ impl App {
             board: schedule.board().clone(),
             spool,
             spool_fallback,
+            lines: lines.clone(),
             uplink: has_uplink.then(Arc::default),
             stopping: AtomicBool::new(false),
             config: std::sync::Mutex::default(),
@@ -147,6 +156,8 @@ impl App {
             health: health.clone(),
             node,
             conditions: Conditions::load(&config.state_dir),
+            lines: lines.clone(),
+            services,
         };
         let api = http::Api { collector, schedule: schedule.clone(), health: health.clone(), listen };
         Ok(Self { config, sources, logs, signals, listener, schedule, health, own, api, life, _lock: lock })
@@ -173,6 +184,7 @@ impl App {
                     state_dir: self.config.state_dir.clone(),
                     spool: spool.clone(),
                     life: self.life,
+                    lines: self.health.lines.spool().cloned(),
                     plugins: self.schedule.board().subscribe(),
                     commands: sender,
                     shutdown: stop.uplink.clone(),
@@ -241,7 +253,11 @@ async fn take_down(
     if let Some(commands) = commands {
         commands.abort();
     }
-    if let Some(spool) = health.spool.clone() {
+    let lines = health.lines.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || lines.save()).await {
+        tracing::error!("the places in the logs were not saved: {error}");
+    }
+    for spool in health.lines.spool().cloned().into_iter().chain(health.spool.clone()) {
         let closed = tokio::task::spawn_blocking(move || spool.close());
         match tokio::time::timeout(SPOOL_CLOSES_WITHIN, closed).await {
             Ok(Ok(Ok(()))) => {}

@@ -29,6 +29,7 @@ pub use exposition::{Exposition, Format};
 pub use sink::PluginSink;
 
 use crate::clock::Clock;
+use crate::lines::Lines;
 use dictionary::{Dictionary, Refusal};
 
 /// Cheap to clone; all clones are the same collector.
@@ -41,6 +42,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// None: the agent stands alone, and nobody would ever read the records.
     spool: Option<Spool>,
+    lines: Lines,
     errors: SourceErrors,
     state: Mutex<State>,
 }
@@ -81,11 +83,17 @@ struct Batch {
 
 impl Collector {
     pub fn new(clock: Arc<dyn Clock>, spool: Option<Spool>) -> Self {
+        Self::with_lines(clock, spool, Lines::default())
+    }
+
+    /// With a queue for the log lines that plugins emit.
+    pub fn with_lines(clock: Arc<dyn Clock>, spool: Option<Spool>, lines: Lines) -> Self {
         Self {
             shared: Arc::new(Shared {
                 errors: SourceErrors::new(clock.clone()),
                 clock,
                 spool,
+                lines,
                 state: Mutex::default(),
             }),
         }
@@ -94,6 +102,10 @@ impl Collector {
     /// The sink of one plugin. `stale_after`: how long a value is shown locally that is not pushed again.
     pub fn sink(&self, plugin: PluginId, stale_after: Duration) -> PluginSink {
         PluginSink::new(self.clone(), plugin, stale_after)
+    }
+
+    fn lines(&self) -> &Lines {
+        &self.shared.lines
     }
 
     pub fn errors(&self) -> &SourceErrors {

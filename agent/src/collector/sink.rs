@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use picket_agent_host::SampleSink;
+use picket_agent_host::{LogRecord, SampleSink};
 use picket_proto::model::{Family, Labels, Part, PluginId};
 use picket_proto::v1;
 
@@ -166,6 +166,14 @@ impl SampleSink for PluginSink {
             event.timestamp_ms = self.batch.timestamp_ms;
         }
         self.batch.events.push(event);
+    }
+
+    fn log_room(&mut self) -> u64 {
+        self.collector.lines().room()
+    }
+
+    fn logs(&mut self, record: LogRecord) -> Result<(), String> {
+        self.collector.lines().append(&self.plugin, self.batch.timestamp_ms, record)
     }
 
     fn fail(&mut self, reason: &str, message: &str) {

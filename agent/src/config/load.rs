@@ -11,12 +11,14 @@ use picket_proto::model::PluginId;
 use super::reader::{Reader, Table};
 use super::values::format_duration;
 use super::{
-    ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, MAX_INTERVAL, MIN_INTERVAL, Nvml, OWN_ID,
-    Plugin, Problem, Spool, Uplink,
+    ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, Logs, MAX_INTERVAL, MIN_INTERVAL, Nvml,
+    OWN_ID, Plugin, Problem, Spool, Uplink,
 };
 
 /// The smallest spool that holds a useful part of an hour.
 const MIN_SPOOL: ByteSize = ByteSize(1 << 20);
+/// The smallest queue of log lines that takes what one collect may emit.
+const MIN_LOG_SPOOL: ByteSize = ByteSize(32 << 20);
 pub(super) const ENVIRONMENT: &str = "environment";
 
 /// Where the configuration comes from.
@@ -153,7 +155,8 @@ fn read(mut root: Table<'_>) -> Config {
         compiler: root.path("compiler"),
         http: http(root.table("http")),
         uplink: uplink(root.table("uplink")),
-        spool: spool(root.table("spool")),
+        spool: spool(root.table("spool"), MIN_SPOOL),
+        logs: logs(root.table("logs")),
         log: log(root.table("log")),
         nvml: nvml(root.table("nvml")),
         kmsg: kmsg(root.table("kmsg")),
@@ -222,13 +225,19 @@ fn is_host_port(text: &str) -> bool {
     })
 }
 
-fn spool(mut table: Table<'_>) -> Spool {
+fn logs(mut table: Table<'_>) -> Logs {
+    let logs = Logs { spool: spool(table.table("spool"), MIN_LOG_SPOOL) };
+    table.finish();
+    logs
+}
+
+fn spool(mut table: Table<'_>, least: ByteSize) -> Spool {
     let spool = Spool {
         max_size: table.size("max_size").unwrap_or(ByteSize(256 << 20)),
         max_age: table.duration("max_age").unwrap_or(Duration::from_secs(3 * 86_400)),
     };
-    if spool.max_size < MIN_SPOOL {
-        table.refuse("max_size", format!("{} is too small; at least {MIN_SPOOL} is needed", spool.max_size));
+    if spool.max_size < least {
+        table.refuse("max_size", format!("{} is too small; at least {least} is needed", spool.max_size));
     }
     if spool.max_age < Duration::from_secs(60) {
         table.refuse("max_age", "must be at least 1m");

@@ -50,6 +50,7 @@ pub struct Config {
     pub http: Http,
     pub uplink: Uplink,
     pub spool: Spool,
+    pub logs: Logs,
     pub log: Log,
     pub nvml: Nvml,
     pub kmsg: Kmsg,
@@ -87,6 +88,12 @@ pub struct Spool {
     pub max_size: ByteSize,
     #[serde(serialize_with = "values::serialize_duration")]
     pub max_age: Duration,
+}
+
+/// The log lines that plugins read of the node's logs; [`Log`] is what the agent says itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Logs {
+    pub spool: Spool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -74,6 +74,7 @@ async fn api(plugins: &[&str]) -> Router {
     });
     schedule.apply(plan.collect()).await;
     let health = Arc::new(Health {
+        lines: crate::lines::Lines::default(),
         board: schedule.board().clone(),
         spool: None,
         spool_fallback: None,

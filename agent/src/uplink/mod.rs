@@ -5,6 +5,9 @@
 //! connect ──▶ Hello/Welcome ──▶ replay and follow ──▶ (broken, told to go, …) ──▶ back-off ──▶ connect
 //! ```
 //!
+//! Log lines have a spool of their own and come up the same stream, behind the samples: a batch of them is sent only when
+//! no record of samples waits, and few are under way at a time.
+//!
 //! Contract: at least once, in order, and never more than the aggregator's window unacknowledged. Only what the
 //! aggregator acknowledges as durable leaves the spool. Every queue here is short and the spool is read only when there is
 //! room, so an aggregator that is slow, stalled or gone costs no memory: what waits, waits on disk. Nothing here
@@ -54,6 +57,8 @@ pub struct UplinkOptions {
     pub spool: Spool,
     /// This agent's life, as the spool numbers it.
     pub life: u64,
+    /// The queue of log lines.
+    pub lines: Option<Spool>,
     /// The state of all plugins; reported when a stream begins and whenever it changes.
     pub plugins: watch::Receiver<Vec<v1::PluginState>>,
     pub commands: mpsc::Sender<CommandCall>,
@@ -119,6 +124,7 @@ struct Uplink {
     config: config::Uplink,
     spool: Spool,
     life: u64,
+    lines: Option<Spool>,
     plugins: watch::Receiver<Vec<v1::PluginState>>,
     commands: mpsc::Sender<CommandCall>,
     shutdown: CancellationToken,
@@ -136,11 +142,13 @@ struct Uplink {
 
 impl Uplink {
     fn new(options: UplinkOptions, timing: Timing) -> Self {
-        let UplinkOptions { config, state_dir, spool, life, plugins, commands, shutdown, status } = options;
+        let UplinkOptions { config, state_dir, spool, life, lines, plugins, commands, shutdown, status } =
+            options;
         Self {
             config,
             spool,
             life,
+            lines,
             plugins,
             commands,
             shutdown,

@@ -11,7 +11,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
-use picket_agent_spool::Item;
+use picket_agent_spool::{Item, Reader, Spool};
+use picket_proto::model::LOG_LIFE;
 use picket_proto::v1;
 use picket_proto::v1::downlink_message::Message as Down;
 use picket_proto::v1::uplink_client::UplinkClient;
@@ -28,7 +29,7 @@ use super::commands::Commands;
 use super::credentials::Credentials;
 use super::error::UplinkError;
 use super::translate::{TranslateError, Translated, Translator, message};
-use super::{End, Uplink};
+use super::{End, Uplink, translate};
 use crate::identity::{RenewError, Watch};
 
 /// Groups of messages between this loop and HTTP/2.
@@ -42,6 +43,8 @@ const MAX_WINDOW: u32 = 4096;
 const MAX_DOWN_BYTES: usize = 4 << 20;
 /// Answers that wait to be sent; with more the aggregator is no longer listened to.
 const MAX_ANSWERS: usize = 16;
+/// Batches of log lines in flight: more would only stand in the samples' way.
+const MAX_LOG_WINDOW: usize = 4;
 /// Streams that may end over one record.
 const MAX_REFUSALS: u32 = 3;
 /// Files of the operator's own are looked at this often while connected.
@@ -62,6 +65,10 @@ pub(super) struct Session<'u> {
     answers: VecDeque<v1::UplinkMessage>,
     /// Life and sequence of each unacknowledged batch, in the order sent.
     in_flight: VecDeque<(u64, u64)>,
+    /// Of these, how many are log lines.
+    log_batches: usize,
+    /// The last record of log lines for which no batch was sent, while others before it were under way.
+    skipped: Option<(u64, u64)>,
     /// What the aggregator holds and what it was sent: an acknowledgement beyond that is a lie.
     lives: HashMap<u64, Progress>,
     /// When the last batch was acknowledged, or the first one was sent after all were.
@@ -99,6 +106,8 @@ impl<'u> Session<'u> {
             leaves: Instant::now(),
             answers: VecDeque::new(),
             in_flight: VecDeque::new(),
+            log_batches: 0,
+            skipped: None,
             lives: HashMap::new(),
             progress: Instant::now(),
             losses: HashMap::new(),
@@ -159,7 +168,7 @@ impl<'u> Session<'u> {
         }
         for watermark in &welcome.watermarks {
             self.lives.insert(watermark.life, Progress { held: watermark.sequence, sent: 0 });
-            self.uplink.spool.ack(watermark.life, watermark.sequence);
+            self.acknowledge(watermark.life, watermark.sequence);
             if watermark.life == self.uplink.life {
                 self.uplink.status.acked(watermark.sequence);
             }
@@ -176,6 +185,7 @@ impl<'u> Session<'u> {
         window: usize,
     ) -> Result<(), UplinkError> {
         let mut reader = self.uplink.spool.reader();
+        let mut lines = self.uplink.lines.as_ref().map(Spool::reader);
         let mut tick = tokio::time::interval(self.uplink.timing.housekeeping);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut plugins = self.uplink.plugins.clone();
@@ -193,6 +203,9 @@ impl<'u> Session<'u> {
             }
             let sending = drain_until.is_some() && !self.outgoing.is_empty() || self.is_due();
             let reading = !sending && self.in_flight.len() < window;
+            // The last place of the window is the samples'.
+            let room = self.in_flight.is_empty() || self.in_flight.len() + 1 < window;
+            let reading_lines = !sending && room && self.log_batches < MAX_LOG_WINDOW && lines.is_some();
             tokio::select! {
                 () = shutdown.cancelled(), if drain_until.is_none() => {
                     drain_until = Some(Instant::now() + self.uplink.timing.drain);
@@ -213,7 +226,12 @@ impl<'u> Session<'u> {
                     // HTTP/2 has let go of the stream; the incoming half knows why.
                     Err(_) => return Err(self.broken(incoming).await),
                 },
-                item = reader.next(), if reading => self.record(&item)?,
+                item = next_record(&mut reader, reading, &mut lines, reading_lines), if reading || reading_lines => {
+                    match item {
+                        Next::Samples(item) => self.record(&item)?,
+                        Next::Lines(item) => self.lines(&item),
+                    }
+                }
                 result = self.commands.next(), if !self.commands.is_empty() => {
                     self.answers.push_back(message(Up::CommandResult(result)));
                 }
@@ -297,6 +315,52 @@ impl<'u> Session<'u> {
         Ok(())
     }
 
+    /// Queues one record of log lines.
+    fn lines(&mut self, item: &Item) {
+        let key = (item.life, item.sequence);
+        let progress = self.lives.entry(item.life).or_default();
+        let held = item.sequence <= progress.held || self.uplink.unsendable == Some(key);
+        let translated = if held { Ok(None) } else { translate::lines(item) };
+        match translated {
+            Ok(Some(batch)) => {
+                progress.sent = progress.sent.max(item.sequence);
+                self.begin_group();
+                self.outgoing.push_back(batch);
+                self.outgoing_bytes += item.bytes.len();
+                if self.in_flight.is_empty() {
+                    self.progress = Instant::now();
+                }
+                self.in_flight.push_back(key);
+                self.log_batches += 1;
+                self.uplink.status.sent();
+                self.uplink.status.flying(self.in_flight.len());
+            }
+            Ok(None) => self.skip_lines(key),
+            Err(error) => {
+                self.uplink.status.unsendable();
+                warn!(error = %error, "a record of log lines is left out");
+                self.skip_lines(key);
+            }
+        }
+    }
+
+    /// Nothing is to be expected for this record of log lines: it leaves the queue now, or behind those under way.
+    fn skip_lines(&mut self, (life, sequence): (u64, u64)) {
+        if self.log_batches == 0 {
+            self.acknowledge(life, sequence);
+        } else {
+            self.skipped = Some((life, sequence));
+        }
+    }
+
+    /// All of this life up to here may leave its queue.
+    fn acknowledge(&self, life: u64, sequence: u64) {
+        let spool = if life & LOG_LIFE == 0 { Some(&self.uplink.spool) } else { self.uplink.lines.as_ref() };
+        if let Some(spool) = spool {
+            spool.ack(life, sequence);
+        }
+    }
+
     /// Nothing is to be expected for this record: with nothing before it under way it leaves the spool now, else with
     /// the next acknowledgement.
     fn left_out(&mut self, item: &Item) {
@@ -348,7 +412,13 @@ impl<'u> Session<'u> {
         if self.in_flight.len() < before {
             self.progress = Instant::now();
         }
-        self.uplink.spool.ack(ack.life, ack.sequence);
+        self.acknowledge(ack.life, ack.sequence);
+        self.log_batches = self.in_flight.iter().filter(|(life, _)| life & LOG_LIFE != 0).count();
+        if self.log_batches == 0
+            && let Some((life, sequence)) = self.skipped.take()
+        {
+            self.acknowledge(life, sequence);
+        }
         self.uplink.status.flying(self.in_flight.len());
         if ack.life == self.uplink.life {
             self.uplink.status.acked(ack.sequence);
@@ -436,5 +506,31 @@ fn hello(started_ms: i64) -> v1::Hello {
         kernel: system.release().to_string_lossy().into_owned(),
         arch: system.machine().to_string_lossy().into_owned(),
         now_ms: now_ms(),
+    }
+}
+
+enum Next {
+    Samples(Item),
+    Lines(Item),
+}
+
+/// The next record of either queue that is read; samples first. May be dropped without losing one.
+async fn next_record(
+    samples: &mut Reader,
+    reading: bool,
+    lines: &mut Option<Reader>,
+    reading_lines: bool,
+) -> Next {
+    let next_of_lines = async {
+        match lines {
+            Some(lines) => lines.next().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        item = samples.next(), if reading => Next::Samples(item),
+        item = next_of_lines, if reading_lines => Next::Lines(item),
+        else => std::future::pending().await,
     }
 }

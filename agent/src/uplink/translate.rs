@@ -138,6 +138,24 @@ impl Translator {
     }
 }
 
+/// The batch of a record of log lines; none where it moves cursors alone.
+///
+/// # Errors
+/// The record is damaged.
+pub(super) fn lines(item: &Item) -> Result<Option<v1::UplinkMessage>, TranslateError> {
+    let (life, sequence) = (item.life, item.sequence);
+    let damaged = |why: String| TranslateError::Damaged { life, sequence, why };
+    let record = spool::Record::decode(item.bytes.clone()).map_err(|e| damaged(e.to_string()))?;
+    if record.logs.iter().any(|stream| stream.timestamps_ns.len() != stream.lines.len()) {
+        return Err(damaged("times and lines differ in number".to_owned()));
+    }
+    if record.logs.is_empty() {
+        return Ok(None);
+    }
+    let batch = v1::Batch { sequence, logs: record.logs, life, ..v1::Batch::default() };
+    Ok(Some(message(Message::Batch(batch))))
+}
+
 impl Columns {
     /// One block, checked before, in the codec's bytes; and how many samples were left out. No block: none was left.
     fn encode(

@@ -66,7 +66,10 @@ pub enum Answer {
     Page(Page),
     /// By source: the cursor to keep, or an empty one where the source is no more.
     Cursors(Vec<(String, String)>),
-    Committed,
+    Committed {
+        /// The collect did not come to the end of what is there.
+        more: bool,
+    },
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,10 +202,7 @@ impl Logs {
                     reader.read(set, most, &held, now).map(Answer::Page)
                 }
                 Request::Prepare { collect, held } => reader.prepare(collect, &held).map(Answer::Cursors),
-                Request::Commit { collect } => {
-                    reader.commit(collect, now);
-                    Ok(Answer::Committed)
-                }
+                Request::Commit { collect } => Ok(Answer::Committed { more: reader.commit(collect, now) }),
             }
         });
         match tokio::time::timeout(limits.file_time, task).await {

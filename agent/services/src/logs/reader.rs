@@ -44,6 +44,8 @@ pub(super) struct Reader {
     collect: u64,
     /// Bytes of this collect.
     read: usize,
+    /// The last reading came to a bound.
+    more: bool,
     /// The source of each chunk of this collect.
     handed: Vec<From>,
 
@@ -70,6 +72,7 @@ impl Reader {
             totals,
             collect: 0,
             read: 0,
+            more: false,
             handed: Vec::new(),
             files: Vec::new(),
             patterns: PathSet::default(),
@@ -132,6 +135,7 @@ impl Reader {
             self.read_journal(&ask, &mut page, &mut room, now);
         }
         self.retire(now);
+        self.more = page.more;
         page.failures = std::mem::take(&mut self.failures);
         Ok(page)
     }
@@ -279,9 +283,10 @@ impl Reader {
         Ok(cursors)
     }
 
-    pub fn commit(&mut self, collect: u64, now: Instant) {
+    /// Whether there was more to read than the collect could take.
+    pub fn commit(&mut self, collect: u64, now: Instant) -> bool {
         if self.collect != collect {
-            return;
+            return false;
         }
         let mut bytes = 0;
         for tail in self.tails.values_mut() {
@@ -297,6 +302,7 @@ impl Reader {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         totals.bytes += bytes;
         totals.files = files;
+        self.more && bytes > 0
     }
 
     /// Looks which files are there, which are new, and which have left their path.

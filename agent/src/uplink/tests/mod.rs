@@ -86,6 +86,7 @@ impl Node {
             state_dir: state.path().to_owned(),
             spool: spool.clone(),
             life: LIFE,
+            lines: None,
             plugins: plugins_receiver,
             commands: commands_sender,
             shutdown: shutdown.clone(),
