@@ -8,6 +8,7 @@ mod bindings;
 mod check;
 mod compiler;
 mod component;
+mod descriptors;
 mod engine;
 mod error;
 mod fault;
@@ -24,6 +25,7 @@ mod settings;
 mod sink;
 
 pub use check::{Checked, MAX_COMPONENT_BYTES, check, manifest_of};
+pub use descriptors::keep_from_children;
 pub use engine::config;
 pub use error::{CODES, Code, ControlError, Failure, Fault, Phase, PluginError};
 pub use host::{Host, HostError, HostOptions};

@@ -184,7 +184,8 @@ mod tests {
                 bytes.extend(frame(2, &format!("{T} {word}{end}")));
             }
             let page = read(&bytes, false, false).unwrap();
-            prop_assert_eq!(texts(&page), vec![(true, words.concat().as_str())]);
+            let whole = words.concat();
+            prop_assert_eq!(texts(&page), vec![(true, whole.as_str())]);
         }
     }
 }

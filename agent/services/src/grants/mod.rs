@@ -447,9 +447,11 @@ fn uncovered(need: &Scope, grants: &[Scope]) -> Option<Scope> {
                     _ => &[],
                 })
                 .collect();
+            // Granted with no URL at all it exists, and denies everything.
+            let none = !grants.iter().any(|g| g.capability() == Capability::Http);
             let rest: Vec<UrlRule> =
                 urls.iter().filter(|n| !granted.iter().any(|g| url::covers(g, n))).cloned().collect();
-            (granted.is_empty() || !rest.is_empty()).then_some(Scope::Http { urls: rest })
+            (none || !rest.is_empty()).then_some(Scope::Http { urls: rest })
         }
         Scope::System {} => {
             (!grants.iter().any(|g| matches!(g, Scope::System {}))).then_some(Scope::System {})

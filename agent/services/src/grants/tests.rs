@@ -90,3 +90,13 @@ fn malformed_scopes_name_their_place() {
     let refusal = admit(&id(), Some(&needs), &BTreeSet::new(), &[]).unwrap_err();
     assert!(refusal.to_string().contains("manifest's needs"), "{refusal}");
 }
+
+#[test]
+fn a_grant_of_no_url_lets_a_plugin_load_that_can_do_without() {
+    let nothing = Scope::Http { urls: Vec::new() };
+    let imports = BTreeSet::from([Capability::Http]);
+    let needs = [need(nothing.clone())];
+    assert!(matches!(admit(&id(), Some(&needs), &imports, &[]), Err(Refusal::NotGranted { .. })));
+    let admission = admit(&id(), Some(&needs), &imports, &[nothing]).unwrap();
+    assert!(admission.grant(Capability::Http).is_some());
+}
