@@ -1,10 +1,17 @@
 //! The whole system with its real binaries: one test binary, a module a theme.
 
 mod config;
+mod containers;
 mod durability;
+mod exporters;
 mod fleet;
+mod gpu;
 mod hostile;
 mod identity;
+mod litellm;
+mod logstore;
 mod peers;
 mod scenario;
+mod shipper;
+mod slurm;
 mod standalone;

@@ -260,7 +260,7 @@ fn complaint(child: &mut Child) -> String {
     if text.trim().is_empty() { status } else { format!("{status}: {}", text.trim()) }
 }
 
-/// The cursor of an entry: journalctl writes it first, and without escapes.
+/// The cursor of an entry. The same words within a message have escaped quotes there.
 fn cursor(line: &[u8]) -> Option<String> {
     const KEY: &[u8] = b"\"__CURSOR\":\"";
     let at = line.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();

@@ -329,7 +329,12 @@ impl Reader {
             }
         }
         for id in self.tails.keys().copied().collect::<Vec<_>>() {
-            if !at_home.contains(&id) {
+            let Some(tail) = self.tails.get_mut(&id) else { continue };
+            if self.patterns.find(&tail.path).is_none() {
+                // No longer asked for: its place is kept, should it be again.
+                tail.file = None;
+                tail.rewind();
+            } else if !at_home.contains(&id) {
                 self.away(id, present.contains(&id), now);
             }
         }

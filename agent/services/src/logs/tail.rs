@@ -13,6 +13,9 @@ use super::mark::{FileId, Mark, Phase, Position, Print};
 /// The most that is handed out at once of one file; a line that is longer is cut there.
 pub(super) const PIECE: usize = 128 << 10;
 
+/// The most of a too long line that is left out at once, so that a reading ends in time.
+const MAX_SKIP: u64 = 32 << 20;
+
 /// How long a file that has left its path may be silent before it is done with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Linger {
@@ -53,8 +56,6 @@ pub(super) struct Tail {
     looked: Option<(u64, i64, i64)>,
     grew: Instant,
     held_since: Option<Instant>,
-    /// Bytes of too long lines that were left out in this collect.
-    pub cut_bytes: u64,
 }
 
 impl Tail {
@@ -71,7 +72,6 @@ impl Tail {
             looked: None,
             grew: now,
             held_since: None,
-            cut_bytes: 0,
         }
     }
 
@@ -79,7 +79,6 @@ impl Tail {
     pub fn rewind(&mut self) {
         self.next = None;
         self.prepared = None;
-        self.cut_bytes = 0;
     }
 
     /// Looks at what has changed since the last time. False: it is no longer the file that was read.
@@ -111,21 +110,28 @@ impl Tail {
     /// The next whole lines.
     pub fn read(&mut self, now: Instant, linger: Linger) -> io::Result<Option<Piece>> {
         let Some(file) = &self.file else { return Ok(None) };
-        let mut position = self.next.unwrap_or(self.mark.position);
+        let start = self.next.unwrap_or(self.mark.position);
+        let mut position = start;
         let left = file.metadata()?.len().saturating_sub(position.offset);
         let mut buffer = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
         loop {
             let count = fill(file, &mut buffer, position.offset)?;
             let bytes = buffer.get(..count).unwrap_or_default();
             if bytes.is_empty() {
-                self.next = Some(position);
+                // What was left out counts as read.
+                if position != start {
+                    self.next = Some(position);
+                }
                 return Ok(None);
             }
             if position.skipping {
                 let end = bytes.iter().position(|b| *b == b'\n').map(|at| at + 1);
                 let left_out = end.unwrap_or(bytes.len()) as u64;
-                self.cut_bytes += left_out;
                 position = Position { offset: position.offset + left_out, skipping: end.is_none() };
+                if position.offset - start.offset > MAX_SKIP {
+                    self.next = Some(position);
+                    return Ok(None);
+                }
                 continue;
             }
             let ends = count < PIECE && self.mark.phase == Phase::Leaving && self.idle(now, linger)?;
@@ -133,7 +139,12 @@ impl Tail {
             let (length, cut) = match whole {
                 _ if ends => (count, false),
                 0 if count == PIECE => (count, true),
-                0 => return Ok(None),
+                0 => {
+                    if position != start {
+                        self.next = Some(position);
+                    }
+                    return Ok(None);
+                }
                 whole => (whole, false),
             };
             let fresh = self.next.is_none();
@@ -191,7 +202,6 @@ impl Tail {
         self.mark = mark;
         self.dirty = false;
         self.next = None;
-        self.cut_bytes = 0;
     }
 
     pub fn set_phase(&mut self, phase: Phase) {

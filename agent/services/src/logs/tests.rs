@@ -310,6 +310,22 @@ fn one_flooded_file_does_not_starve_the_others() {
 }
 
 #[test]
+fn a_file_that_is_asked_for_again_goes_on_where_it_was() {
+    let mut world = World::new("*.log");
+    world.write("a.log", "one\n");
+    world.collect();
+    let patterns = std::mem::replace(&mut world.patterns, vec!["/nowhere/*.log".to_owned()]);
+    world.write("a.log", "two\n");
+    world.collect();
+    world.restart();
+    world.collect();
+    world.patterns = patterns;
+    world.collect();
+    assert_eq!(world.lines, ["one", "two"]);
+    assert_eq!(world.lost("deleted"), 0);
+}
+
+#[test]
 fn links_do_not_lead_out() {
     let mut world = World::new("in/*.log");
     fs::create_dir(world.path("in")).unwrap();
