@@ -18,9 +18,10 @@ pub struct Built {
 pub fn all(root: &Path) -> Result<Built> {
     eprintln!("[1/3] building the agent, the aggregator and the CLI");
     command::run(&mut command::cargo(root, &["build", "--workspace", "--bins"]))?;
-    // Apart, so that its feature doesn't reach the agent: the daemon never links a compiler.
-    eprintln!("[2/3] building the plugin compiler");
+    // Apart, so that their features don't reach the agent: the daemon links no compiler and no driver's bindings.
+    eprintln!("[2/3] building the plugin compiler and the NVML helper");
     compiler(root)?;
+    nvml_helper(root)?;
     eprintln!("[3/3] building the plugins");
     plugins::build(root, &[])?;
     let bin = bin_folder(root)?;
@@ -43,6 +44,13 @@ pub fn compiler(root: &Path) -> Result<()> {
     let args =
         ["build", "--package", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"];
     command::run(&mut command::cargo(root, &args))
+}
+
+/// Builds `picket-nvml`, and the library that stands in for the driver's in tests.
+pub fn nvml_helper(root: &Path) -> Result<()> {
+    let args = ["build", "--package", "picket-agent-nvml", "--features", "driver", "--bin", "picket-nvml"];
+    command::run(&mut command::cargo(root, &args))?;
+    command::run(&mut command::cargo(root, &["build", "--package", "fake-nvml"]))
 }
 
 /// Cargo's target folder.

@@ -42,6 +42,30 @@ const PARTS: &[Part] = &[
         on_path: &["node_exporter", "prometheus-node-exporter"],
         sources: &[("sid", "prometheus-node-exporter"), ("", "prometheus-node-exporter")],
     },
+    // A Docker Engine that runs from a folder: its daemon finds the others on PATH. They link libraries of the machine.
+    Part { name: "dockerd", file: "usr/sbin/dockerd", on_path: &["dockerd"], sources: &[("", "docker.io")] },
+    Part {
+        name: "containerd",
+        file: "usr/bin/containerd",
+        on_path: &["containerd"],
+        sources: &[("", "containerd")],
+    },
+    Part {
+        name: "containerd-shim-runc-v2",
+        file: "usr/bin/containerd-shim-runc-v2",
+        on_path: &["containerd-shim-runc-v2"],
+        sources: &[("", "containerd")],
+    },
+    Part { name: "runc", file: "usr/sbin/runc", on_path: &["runc"], sources: &[("", "runc")] },
+    // What the containers of the tests run; it must need no library.
+    Part { name: "busybox", file: "bin/busybox", on_path: &[], sources: &[("", "busybox-static")] },
+    // NVIDIA's own library: without a driver it says so, which is what the test is about.
+    Part {
+        name: "libnvidia-ml.so.1",
+        file: "usr/lib/*/nvidia/current/libnvidia-ml.so.1",
+        on_path: &[],
+        sources: &[("", "libnvidia-ml1")],
+    },
     // Loaded into our own programs, so it must be of the machine's own C library.
     Part {
         name: "libfaketime.so",
@@ -67,6 +91,46 @@ const PEERS: &[Part] = &[
     },
 ];
 
+/// A server of several packages, in one folder.
+struct Tree {
+    name: &'static str,
+    suite: &'static str,
+    packages: &'static [&'static str],
+    /// With all that they need, down to the C library: to be run by `chroot`, on an older system too.
+    whole: bool,
+}
+
+const TREES: &[Tree] = &[
+    // Of the machine's own suite: it runs where it lies.
+    Tree {
+        name: "slurm",
+        suite: "",
+        packages: &[
+            "slurmctld",
+            "slurmd",
+            "slurmrestd",
+            "slurm-client",
+            "slurm-wlm-basic-plugins",
+            "slurm-wlm-jwt-plugin",
+            "munge",
+            "libmunge2",
+            "libjwt0",
+            "libb64-0d",
+            "libhttp-parser2.9",
+            "libhwloc15",
+            "liblua5.1-0",
+        ],
+        whole: false,
+    },
+    // The controller has metrics of its own since 25.11.
+    Tree {
+        name: "slurm-new",
+        suite: "sid",
+        packages: &["slurmctld", "slurm-client", "slurm-wlm-basic-plugins", "munge", "busybox-static"],
+        whole: true,
+    },
+];
+
 /// Fetches what is missing and prints where each part is.
 pub fn run(root: &Path) -> Result<bool> {
     fetch(root)?;
@@ -79,7 +143,8 @@ pub fn run(root: &Path) -> Result<bool> {
 
 /// Puts a link a part into `target/parts/bin`. Says what is missing; that alone is no error.
 pub fn fetch(root: &Path) -> Result<()> {
-    let missing = link(root, PARTS)?;
+    let mut missing = link(root, PARTS)?;
+    missing.extend(plant(root)?);
     if !missing.is_empty() {
         eprintln!(
             "missing: {}. Tests that need them skip by name. Install Prometheus 3 (with promtool), \
@@ -125,6 +190,59 @@ fn link(root: &Path, parts: &[Part]) -> Result<Vec<&'static str>> {
         }
     }
     Ok(missing)
+}
+
+/// Puts a link to each tree beside those to the parts; the names of those that can't be had.
+fn plant(root: &Path) -> Result<Vec<&'static str>> {
+    let folder = build::target(root)?.join("parts");
+    let mut missing = Vec::new();
+    for tree in TREES {
+        let link = folder.join("bin").join(tree.name);
+        if link.exists() {
+            continue;
+        }
+        match grow(&folder, tree) {
+            Ok(place) => {
+                let _ = std::fs::remove_file(&link);
+                std::os::unix::fs::symlink(&place, &link)
+                    .with_context(|| format!("cannot link {}", link.display()))?;
+            }
+            Err(error) => {
+                eprintln!("part {}: {error:#}", tree.name);
+                missing.push(tree.name);
+            }
+        }
+    }
+    Ok(missing)
+}
+
+fn grow(folder: &Path, tree: &Tree) -> Result<PathBuf> {
+    let debian = Debian::of_machine()?;
+    let suite = if tree.suite.is_empty() { debian.suite.as_str() } else { tree.suite };
+    let place = folder.join(format!("{}-tree", tree.name));
+    let mut packages: Vec<String> = tree.packages.iter().map(|p| (*p).to_owned()).collect();
+    if tree.whole {
+        // The first brings the suite's lists.
+        if let Some(first) = packages.first() {
+            unpack(folder, &debian, suite, first)?;
+        }
+        let apt = folder.join("apt").join(suite);
+        let mut plan = apt_get(&apt);
+        plan.args(["install", "--print-uris", "-y", "--no-install-recommends"]).args(&packages);
+        let plan = command::output(&mut plan)?;
+        // 'URI' name_version_architecture.deb size hash
+        packages = plan
+            .lines()
+            .filter(|line| line.starts_with('\''))
+            .filter_map(|line| Some(line.split(' ').nth(1)?.split('_').next()?.to_owned()))
+            .collect();
+    }
+    std::fs::create_dir_all(&place)?;
+    for package in &packages {
+        let from = unpack(folder, &debian, suite, package)?;
+        command::output(Command::new("cp").arg("-a").arg(from.join(".")).arg(&place))?;
+    }
+    Ok(place)
 }
 
 fn from_debian(folder: &Path, part: &Part) -> Result<PathBuf> {
@@ -206,10 +324,14 @@ fn unpack(folder: &Path, debian: &Debian, suite: &str, package: &str) -> Result<
         std::fs::create_dir_all(apt.join(inside))?;
     }
     let list = apt.join("etc/sources.list");
-    let entry = format!("deb [signed-by={}] {} {suite} main\n", debian.keyring.display(), debian.mirror);
+    let entry =
+        format!("deb [signed-by={}] {} {suite} main non-free\n", debian.keyring.display(), debian.mirror);
+    let lists_there = apt.join("lists-complete");
+    if std::fs::read_to_string(&list).is_ok_and(|before| before != entry) {
+        let _ = std::fs::remove_file(&lists_there);
+    }
     std::fs::write(&list, entry)?;
     std::fs::write(apt.join("status"), "")?;
-    let lists_there = apt.join("lists-complete");
     if !lists_there.exists() {
         command::output(apt_get(&apt).arg("update"))?;
         std::fs::write(&lists_there, "")?;
@@ -265,10 +387,19 @@ fn locate(tree: &Path, file: &str) -> Result<PathBuf> {
     at.into_iter().next().with_context(|| format!("the package has no {file}"))
 }
 
-/// A program built for a newer system may not start on this one.
+/// A program built for a newer system may not start on this one; the loader says so. Not every program knows
+/// `--version`, so how it ends says nothing.
 fn runs(file: &Path) -> Result<()> {
     if command::is_program(file) {
-        command::output(Command::new(file).arg("--version"))?;
+        let output = Command::new(file)
+            .arg("--version")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", file.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("error while loading shared libraries") || said.contains("version `GLIBC") {
+            bail!("{} does not start here: {}", file.display(), said.trim());
+        }
     }
     Ok(())
 }

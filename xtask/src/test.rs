@@ -144,6 +144,7 @@ fn lints(root: &Path) -> Result<bool> {
     for args in [
         &["clippy", "--workspace", "--all-targets"][..],
         &["clippy", "--package", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"],
+        &["clippy", "--package", "picket-agent-nvml", "--features", "driver", "--all-targets"],
     ] {
         ok &= command::run_ok(command::cargo(root, args).args(deny))?;
     }

@@ -65,9 +65,21 @@ pub const ROOMS: &[Room] = &[
         never_links: COMPILER,
     },
     Room {
+        package: "fake-nvml",
+        folder: "tests/fake-nvml",
+        may_name: &["picket-agent-nvml", "picket-agent-services", "picket-proto"],
+        never_links: &["wasmtime*", "picket-aggregator"],
+    },
+    Room {
+        package: "picket-agent-nvml",
+        folder: "agent/nvml",
+        may_name: &[],
+        never_links: &["tokio", "wasmtime*", "picket-proto"],
+    },
+    Room {
         package: "picket-agent-services",
         folder: "agent/services",
-        may_name: &["picket-proto"],
+        may_name: &["picket-agent-nvml", "picket-proto"],
         never_links: &["wasmtime*", "wasmparser", "picket-aggregator"],
     },
     Room {

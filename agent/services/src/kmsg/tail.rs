@@ -145,7 +145,11 @@ fn passing(error: std::io::Error) -> std::io::Result<()> {
 fn open(path: &Path) -> Result<File, Error> {
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits()).unwrap_or(0);
     let failed = |error: std::io::Error| unavailable(path, &error);
-    let fifo = std::fs::metadata(path).map_err(failed)?.file_type().is_fifo();
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    let fifo = kind.is_fifo();
+    if !fifo && !kind.is_char_device() {
+        return Err(failed(ErrorKind::UnexpectedEof.into()));
+    }
     // A pipe that stands in for the device has an end whenever nobody writes, unless we might.
     File::options().read(true).write(fifo).custom_flags(flags).open(path).map_err(failed)
 }
@@ -157,7 +161,7 @@ fn unavailable(path: &Path, error: &std::io::Error) -> Error {
              sysctl kernel.dmesg_restrict to 0"
         }
         ErrorKind::NotFound => "in a container pass the device (--device /dev/kmsg), or set `kmsg.path`",
-        ErrorKind::UnexpectedEof => "it is no kernel log device; set `kmsg.path`",
+        ErrorKind::UnexpectedEof => "it is not the kernel's device; set `kmsg.path`",
         _ => "see `kmsg.path`",
     };
     Error::Unavailable(format!("{}: {error}; {advice}", path.display()))

@@ -145,7 +145,6 @@ async fn what_cannot_be_read_says_what_to_do_and_is_tried_again() {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
         let error = kmsg.call(&id, &all, read(None, 1)).await.unwrap_err();
-        // A file that epoll refuses, or that ends.
         if !error.to_string().contains("No such file") {
             assert!(error.to_string().contains("kmsg.path"), "{error}");
             break;

@@ -149,7 +149,7 @@ impl Desk {
         }
     }
 
-    fn start(&mut self) -> Result<Helper, Error> {
+    pub(super) fn start(&mut self) -> Result<Helper, Error> {
         if let Some(pause) = &self.pause
             && (Instant::now() < pause.until || self.abandoned.load(Ordering::Relaxed) >= ABANDONED)
         {
@@ -162,7 +162,7 @@ impl Desk {
         })
     }
 
-    fn told(&mut self, told: Result<Tell, String>) {
+    pub(super) fn told(&mut self, told: Result<Tell, String>) {
         match told {
             Ok(Tell::Snapshot { system, devices }) => {
                 if self.pause.take().is_some() {
@@ -274,6 +274,19 @@ impl Desk {
             // The asker may have gone.
             let _ = ask.reply.send(answer.clone());
         }
+    }
+}
+
+#[cfg(test)]
+impl Desk {
+    pub fn last(&self) -> Option<Arc<Taken>> {
+        self.last.clone()
+    }
+
+    /// As if so many more helpers hung.
+    pub fn abandon(&self, more: isize) {
+        let _ =
+            self.abandoned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add_signed(more));
     }
 }
 
