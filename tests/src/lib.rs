@@ -6,10 +6,13 @@
 
 mod agent;
 mod aggregator;
+mod bad;
 mod client;
+mod docker;
 pub mod exposition;
 mod parts;
 mod process;
+mod slurm;
 pub mod uplink;
 
 use std::future::Future;
@@ -22,9 +25,12 @@ use anyhow::{Context, Result, anyhow};
 
 pub use agent::{Agent, AgentBuilder, grants_of, guest_section};
 pub use aggregator::{Aggregator, AggregatorBuilder};
+pub use bad::{BadServer, Behaviour};
 pub use client::{Api, Row};
+pub use docker::Docker;
 pub use parts::{Prometheus, promtool_check};
 pub use process::{Daemon, Output, run_program, run_program_with};
+pub use slurm::Slurm;
 
 /// How long a condition may take. Generous: the machines are small and shared.
 pub const DEADLINE: Duration = Duration::from_secs(60);
