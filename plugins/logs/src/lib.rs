@@ -40,6 +40,8 @@ pub struct Logs {
     redactor: Redactor,
     droppers: Vec<Dropper>,
     streams: Streams,
+    /// Lines of this collect that say no time.
+    read: u64,
     entries: CounterFamily<2>,
     redacted: CounterFamily<1>,
     dropped: CounterFamily<1>,
@@ -56,6 +58,7 @@ impl Source for Logs {
             selection: Selection::default(),
             droppers: Vec::new(),
             streams: Streams::new(settings.max_streams),
+            read: 0,
             entries: d
                 .counter("picket_log_entries_total", "Entries that were sent on: a line, or a joined trace.")
                 .labels(&["source", "level"]),
@@ -104,6 +107,7 @@ impl Source for Logs {
         }
         let now = u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX);
         self.streams.begin(now);
+        self.read = 0;
         for chunks in sources.values() {
             self.source(chunks, now)?;
         }
@@ -172,7 +176,11 @@ impl Logs {
         }
         let redacted = &mut self.redacted;
         let text = self.redactor.apply(text, |rule| redacted.with(&[rule]).inc());
-        let time = time.or(said_time).unwrap_or(now);
+        // Lines without a time of their own keep their order, and equal ones stay two.
+        let time = time.or(said_time).unwrap_or_else(|| {
+            self.read += 1;
+            now + self.read
+        });
         self.entries.with(&[origin.source, level.word()]).inc();
         let known = self.streams.add(&origin.labels(container, unit, stream, level), time, text.into_owned());
         if !known {

@@ -80,7 +80,7 @@ fn plain_files_and_units() {
     host.write_log(SourceKind::Journal, "", &[], format!("{entry}\n").as_bytes());
     host.collect().unwrap();
     let got = lines(&host.take_lines());
-    let read_at = 1_767_225_600_000_000_000;
+    let read_at = 1_767_225_600_000_000_001;
     let expected = [
         (
             "file=/var/log/app.log,job=node,level=error",

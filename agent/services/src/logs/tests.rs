@@ -432,11 +432,11 @@ proptest! {
                     world.write("app.log", "");
                 }
                 Step::Copy => {
+                    // Read once, so that the copy can be known by what was read.
+                    world.write("app.log", &numbered(written..written + 3));
                     world.collect();
-                    if written > 0 {
-                        world.write("app.log", &numbered(written..written + 3));
-                        written += 3;
-                    }
+                    world.write("app.log", &numbered(written + 3..written + 6));
+                    written += 6;
                     let to = rotate(world.folder.path(), &mut rotated);
                     fs::copy(world.path("app.log"), to).unwrap();
                     fs::OpenOptions::new().write(true).truncate(true).open(world.path("app.log")).unwrap();
