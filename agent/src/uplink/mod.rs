@@ -109,7 +109,8 @@ impl Default for Timing {
             healthy: Duration::from_secs(60),
             hopeless: Duration::from_secs(300),
             command: Duration::from_secs(30),
-            ping: (Duration::from_secs(10), Duration::from_secs(10)),
+            // Longer than the usual interval of a plugin: who hears from the aggregator at each tick needs no ping.
+            ping: (Duration::from_secs(20), Duration::from_secs(10)),
         }
     }
 }
