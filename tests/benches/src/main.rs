@@ -41,6 +41,9 @@ struct Args {
     /// How long the row `flat` takes.
     #[arg(long, default_value_t = 60)]
     minutes: u32,
+    /// How often each plugin of the row `flat` collects; what leaks a little at each collect shows sooner when it is short.
+    #[arg(long, default_value = "5s")]
+    interval: String,
     #[arg(long, default_value = "target/release")]
     binaries: PathBuf,
     #[arg(long, default_value = "target/small/picket-agent")]
@@ -76,7 +79,7 @@ async fn main() -> Result<()> {
         figures.extend(rows::ingest::measure(&places, &sizes(&[1, 100, 1000]), args.runs, args.quick).await?);
     }
     if wanted("wire") {
-        figures.extend(rows::wire::measure(&places, args.quick).await?);
+        figures.extend(rows::wire::measure(&places, args.runs, args.quick).await?);
     }
     if wanted("exposition") {
         let exposed = sizes(if args.quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] });
@@ -90,7 +93,7 @@ async fn main() -> Result<()> {
         figures.extend(rows::tax::measure(&places, args.runs, args.quick)?);
     }
     if args.rows.iter().any(|row| row == "flat") {
-        figures.extend(rows::flat::measure(&places, args.minutes).await?);
+        figures.extend(rows::flat::measure(&places, args.minutes, &args.interval).await?);
     }
     print!("{}", report::table(&figures));
     if let Some(path) = args.json {

@@ -1,5 +1,5 @@
-//! Whether the agent's memory stays as it is: five plugins every five seconds and an aggregator that takes it all, its
-//! resident bytes read each minute.
+//! Whether the agent's memory stays as it is: five plugins every five seconds, or more often, and an aggregator that takes
+//! it all, its resident bytes read each minute.
 //!
 //! The first reading is after two minutes, when all has been touched. What CPU is left doesn't matter here, so that this
 //! may run beside other work; it is measured only when it is asked for by name.
@@ -15,14 +15,14 @@ use crate::setup::{Aggregator, Places};
 const ROW: &str = "flat";
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub async fn measure(places: &Places, minutes: u32) -> Result<Vec<Figure>> {
-    eprintln!("flat: {minutes} minutes");
+pub async fn measure(places: &Places, minutes: u32, interval: &str) -> Result<Vec<Figure>> {
+    eprintln!("flat: {minutes} minutes, a collect each {interval}");
     let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
     let dir_path = std::fs::canonicalize(dir.path())?;
     let aggregator = Aggregator::start(places).await?;
     join(&aggregator, &dir_path, "flat-node")?;
     let five = ["node", "mock", "node-a", "node-b", "node-c"];
-    let (server, _) = agent(places, &dir_path, &five, "5s").await?;
+    let (server, _) = agent(places, &dir_path, &five, interval).await?;
     tokio::time::sleep(MINUTE).await;
     let mut readings = Vec::new();
     for minute in 0..=minutes {

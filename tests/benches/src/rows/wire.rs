@@ -18,9 +18,9 @@ use crate::setup::{Aggregator, Places, get, prometheus, victoria};
 const ROW: &str = "wire";
 const HEADER_BYTES: f64 = 52.0;
 
-pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
-    let (interval, rounds) = if quick { (2u64, 5u32) } else { (15, 20) };
-    eprintln!("wire: {rounds} collections of {interval} s");
+/// Each run is so many collections one after the other, of the same connections.
+pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
+    let (interval, rounds) = if quick { (2u64, 5u32) } else { (15, 8) };
     let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
     let dir_path = std::fs::canonicalize(dir.path())?;
     let at = dir_path.display();
@@ -78,51 +78,62 @@ pub async fn measure(places: &Places, quick: bool) -> Result<Vec<Figure>> {
     }
 
     // The first batches carry the definitions: the steady state is what is measured.
-    tokio::time::sleep(Duration::from_secs(interval * 2 + 1)).await;
-    let ours_before = (connection(aggregator.uplink)?, samples(&aggregator).await?);
-    let peers_before: Vec<Traffic> = peers.iter().map(|p| connection(p.2)).collect::<Result<_>>()?;
-    let target = ours_before.1 + f64::from(rounds) * 100.0;
-    tokio::time::sleep(Duration::from_secs(interval * u64::from(rounds))).await;
-    until("samples at the aggregator", Duration::from_secs(30), async || {
-        samples(&aggregator).await.is_ok_and(|n| n >= target)
-    })
-    .await?;
-    let sent = samples(&aggregator).await? - ours_before.1;
-    let ours = connection(aggregator.uplink)?.since(&ours_before.0).context("the agent reconnected")? / sent;
-    let exporter_series = {
-        let (_, page) = get(exporter_port(&others)?, "/metrics", None).await?;
-        String::from_utf8_lossy(&page).lines().filter(|l| !l.starts_with('#')).count() as f64
+    tokio::time::sleep(Duration::from_secs(interval * 3)).await;
+    let exporter_series = match exporter_port(&others) {
+        Some(port) => {
+            let (_, page) = get(port, "/metrics", None).await?;
+            String::from_utf8_lossy(&page).lines().filter(|l| !l.starts_with('#')).count() as f64
+        }
+        None => 0.0,
     };
-    let mut figures = vec![];
-    for ((name, _, port), before) in peers.iter().zip(&peers_before) {
-        // A scrape adds five series of its own (up, scrape_duration_seconds …).
-        let Some(bytes) = connection(*port)?.since(before) else {
-            eprintln!("{name} came over another connection in the end: its count is lost, it is left out");
-            continue;
-        };
-        let theirs = bytes / (f64::from(rounds) * (exporter_series + 5.0));
-        figures.push(Figure::new(
-            ROW,
-            format!("bytes a sample at {interval} s"),
-            "B",
-            false,
-            &[ours],
-            Some((name, &[theirs])),
-            (!quick).then_some(2.0),
-        ));
+    let (mut ours, mut batch) = (Vec::new(), Vec::new());
+    let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
+    let mut before = between_ticks(&aggregator, interval).await?;
+    let mut peers_before: Vec<Traffic> = peers.iter().map(|p| connection(p.2)).collect::<Result<_>>()?;
+    for run in 0..runs {
+        eprintln!("wire: run {} of {runs}, {rounds} collections of {interval} s", run + 1);
+        tokio::time::sleep(Duration::from_secs(interval * u64::from(rounds) - interval / 2)).await;
+        let now = between_ticks(&aggregator, interval).await?;
+        let sent = now.1 - before.1;
+        ours.push(now.0.since(&before.0).context("the agent reconnected")? / sent);
+        batch.push(sent / f64::from(rounds));
+        before = now;
+        for (((name, _, port), before), theirs) in peers.iter().zip(&mut peers_before).zip(&mut theirs) {
+            let now = connection(*port)?;
+            // A scrape adds five series of its own (up, scrape_duration_seconds …).
+            match now.since(before) {
+                Some(bytes) => theirs.push(bytes / (f64::from(rounds) * (exporter_series + 5.0))),
+                None => eprintln!("{name} came over another connection in the end: this run of it is lost"),
+            }
+            *before = now;
+        }
     }
-    if figures.is_empty() {
-        figures.push(Figure::new(ROW, "bytes a sample", "B", false, &[ours], None, (!quick).then_some(2.0)));
+    let what = format!("bytes a sample at {interval} s");
+    let aim = (!quick).then_some(2.0);
+    let mut figures = vec![Figure::new(ROW, &what, "B", false, &ours, None, aim)];
+    for ((name, ..), theirs) in peers.iter().zip(&theirs) {
+        figures.push(Figure::new(ROW, &what, "B", false, &ours, Some((name, theirs)), aim));
     }
+    figures.push(Figure::new(ROW, "samples a collection", "samples", true, &batch, None, None));
     Ok(figures)
 }
 
-fn exporter_port(others: &[Server]) -> Result<u16> {
-    let exporter = others.iter().find(|s| s.name == "node_exporter").context("no node_exporter")?;
-    let line = std::fs::read(format!("/proc/{}/cmdline", exporter.pid()))?;
+/// Bytes and samples so far, looked at when a tick is over and nothing is under way.
+async fn between_ticks(aggregator: &Aggregator, interval: u64) -> Result<(Traffic, f64)> {
+    let now = samples(aggregator).await?;
+    until("samples at the aggregator", Duration::from_secs(2 * interval + 10), async || {
+        samples(aggregator).await.is_ok_and(|n| n > now)
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_secs(interval) / 4).await;
+    Ok((connection(aggregator.uplink)?, samples(aggregator).await?))
+}
+
+fn exporter_port(others: &[Server]) -> Option<u16> {
+    let exporter = others.iter().find(|s| s.name == "node_exporter")?;
+    let line = std::fs::read(format!("/proc/{}/cmdline", exporter.pid())).ok()?;
     let line = String::from_utf8_lossy(&line).into_owned();
-    let after = line.split("--web.listen-address=127.0.0.1:").nth(1).context("no port")?;
-    Ok(after.split('\0').next().unwrap_or_default().parse()?)
+    line.split("--web.listen-address=127.0.0.1:").nth(1)?.split('\0').next()?.parse().ok()
 }
 
 /// What went over the client's side of all connections to a port, both ways, headers included.
