@@ -116,6 +116,22 @@ fn shipped_grants_are_enough() {
     });
 }
 
+/// Whatever there is on the machine that the tests run on, what is detected is a configuration that runs.
+#[test]
+fn what_is_detected_is_a_configuration() {
+    run(async |test: &Test| {
+        let config = AgentBuilder::new(test, "detected")?.write()?;
+        let args = |command| [command, "--config".to_owned(), config.to_string_lossy().into_owned()];
+        let agent = binary("picket-agent")?;
+        let printed = run_program(&agent, &args("detect".to_owned())).await?.ok()?;
+        anyhow::ensure!(printed.contains("[plugins.node]"), "{printed}");
+        run_program(&agent, &[&args("detect".to_owned())[..], &["--write".to_owned()]].concat())
+            .await?
+            .ok()?;
+        run_program(&agent, &args("check-config".to_owned())).await?.ok().map(drop)
+    });
+}
+
 #[test]
 fn the_environment_overrides_the_file() {
     run(async |test: &Test| {

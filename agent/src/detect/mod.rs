@@ -9,7 +9,8 @@ mod render;
 
 use std::path::{Path, PathBuf};
 
-use picket_agent_services::grants::Scope;
+use picket_agent_services::grants::{Scope, UrlRule};
+use picket_agent_services::unix_http::SocketRule;
 
 pub use probe::Machine;
 
@@ -41,6 +42,9 @@ pub struct Reach {
     pub sockets: Vec<String>,
     /// Folders in which the commands' programs are.
     pub programs: Vec<PathBuf>,
+    /// Log files' patterns, and units of the journal.
+    pub files: Vec<String>,
+    pub units: Vec<String>,
 }
 
 /// Where HTTP is spoken.
@@ -88,8 +92,7 @@ impl Reach {
         let mut scope = need.clone();
         match &mut scope {
             Scope::Http { urls } if !self.servers.is_empty() => {
-                let open: Vec<_> = urls.iter().filter(|u| u.host == "*").cloned().collect();
-                urls.retain(|u| u.host != "*");
+                let open = open_rules(urls, |rule| rule.host == "*", UrlRule::get("*"));
                 for rule in open {
                     for server in &self.servers {
                         let mut rule = rule.clone();
@@ -107,15 +110,16 @@ impl Reach {
             }
             Scope::Containers(scope) if !self.engines.is_empty() => scope.sockets.clone_from(&self.engines),
             Scope::UnixHttp(scope) if !self.sockets.is_empty() => {
-                let open: Vec<_> = scope.sockets.iter().filter(|s| s.path == "*").cloned().collect();
-                scope.sockets.retain(|s| s.path != "*");
+                let open = open_rules(&mut scope.sockets, |rule| rule.path == "*", SocketRule::get("*"));
                 for rule in open {
                     for path in &self.sockets {
-                        let mut rule = rule.clone();
-                        rule.path.clone_from(path);
-                        scope.sockets.push(rule);
+                        scope.sockets.push(SocketRule { path: path.clone(), ..rule.clone() });
                     }
                 }
+            }
+            Scope::Logs(scope) => {
+                scope.files.extend(self.files.iter().cloned());
+                scope.units.extend(self.units.iter().cloned());
             }
             Scope::Command(scope) => {
                 for rule in &mut scope.commands {
@@ -130,6 +134,16 @@ impl Reach {
         }
         scope
     }
+}
+
+/// Takes out the rules that a manifest leaves open; where it has none at all, the whole need is open.
+fn open_rules<T>(rules: &mut Vec<T>, is_open: impl Fn(&T) -> bool, any: T) -> Vec<T> {
+    if rules.is_empty() {
+        return vec![any];
+    }
+    let (open, kept) = std::mem::take(rules).into_iter().partition(is_open);
+    *rules = kept;
+    open
 }
 
 #[cfg(test)]

@@ -221,33 +221,46 @@ impl Machine {
         let sockets: Vec<String> =
             SLURM_SOCKETS.iter().filter(|s| self.there(s)).map(|s| (*s).to_owned()).collect();
         seen.extend(sockets.iter().map(|s| format!("slurmrestd listens on {s}")));
+        let mut settings = toml::Table::new();
+        settings.extend(sockets.first().map(|socket| ("restd_socket".to_owned(), socket.clone().into())));
         Some(Found {
             seen,
+            settings,
             interval: Some("60s"),
             reach: Reach { sockets, programs, ..Reach::default() },
-            todo: vec!["one node of the cluster is enough: switch it off on the others".to_owned()],
             ..found("slurm", String::new())
         })
     }
 
     fn logs(&self, engines: &[Engine]) -> Option<Found> {
         let mut seen = Vec::new();
+        let mut reach = Reach::default();
+        let mut settings = toml::Table::new();
         if self.there("/run/systemd/journal") || self.there("/var/log/journal") {
             seen.push("there is a journal".to_owned());
+            reach.units.push("*".to_owned());
+            settings.insert("units".to_owned(), vec![toml::Value::from("*")].into());
         }
-        if self.there("/var/lib/docker/containers") || !engines.is_empty() {
+        if self.there("/var/lib/docker/containers")
+            || engines.iter().any(|e| e.socket.ends_with("docker.sock"))
+        {
             seen.push("containers write logs".to_owned());
+            reach.files.push("/var/lib/docker/containers/*/*-json.log".to_owned());
+        }
+        if self.there("/var/log/pods") {
+            seen.push("pods write logs".to_owned());
+            reach.files.push("/var/log/pods/*/*/*.log".to_owned());
         }
         if seen.is_empty() {
             return None;
         }
-        Some(Found { seen, ..found("logs", String::new()) })
+        Some(Found { seen, settings, reach, ..found("logs", String::new()) })
     }
 
     async fn exporters(&self) -> Option<Found> {
         let mut seen = Vec::new();
         let mut servers = Vec::new();
-        let mut targets = toml::value::Array::new();
+        let mut jobs = toml::value::Array::new();
         for (name, port) in &self.ports.exporters {
             let Some(page) = ask_tcp(*port, "/metrics").await else { continue };
             if !page.contains("# TYPE ") {
@@ -255,16 +268,18 @@ impl Machine {
             }
             seen.push(format!("127.0.0.1:{port} answers with metrics ({name} by its port)"));
             servers.push(Server::local(*port));
-            let mut target = toml::Table::new();
-            target.insert("job".to_owned(), (*name).into());
-            target.insert("url".to_owned(), format!("http://127.0.0.1:{port}/metrics").into());
-            targets.push(target.into());
+            let mut targets = toml::Table::new();
+            targets.insert("targets".to_owned(), vec![toml::Value::from(format!("127.0.0.1:{port}"))].into());
+            let mut job = toml::Table::new();
+            job.insert("job_name".to_owned(), (*name).into());
+            job.insert("static_configs".to_owned(), vec![toml::Value::from(targets)].into());
+            jobs.push(job.into());
         }
         if seen.is_empty() {
             return None;
         }
         let mut settings = toml::Table::new();
-        settings.insert("targets".to_owned(), targets.into());
+        settings.insert("jobs".to_owned(), jobs.into());
         Some(Found {
             seen,
             settings,

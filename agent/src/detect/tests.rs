@@ -125,16 +125,7 @@ async fn what_answers_otherwise_is_not_taken_for_it() {
 
 #[test]
 fn what_a_manifest_leaves_open_is_narrowed_to_what_was_found() {
-    let rule = |host: &str| UrlRule {
-        scheme: None,
-        host: host.to_owned(),
-        port: None,
-        ports: None,
-        path_prefix: "/metrics".to_owned(),
-        methods: vec!["GET".to_owned()],
-        allow_private: false,
-        secret: None,
-    };
+    let rule = |host: &str| UrlRule { path_prefix: "/metrics".to_owned(), ..UrlRule::get(host) };
     let reach = Reach { servers: vec![Server::local(4000)], ..Reach::default() };
     let need = Scope::Http { urls: vec![rule("huggingface.co"), rule("*")] };
     let Scope::Http { urls } = reach.narrow(&need) else { panic!("another scope") };
@@ -144,6 +135,11 @@ fn what_a_manifest_leaves_open_is_narrowed_to_what_was_found() {
         (urls[1].host.as_str(), urls[1].port, urls[1].path_prefix.as_str()),
         ("127.0.0.1", Some(4000), "/metrics")
     );
+    // A need without a list is all open.
+    let Scope::Http { urls } = reach.narrow(&Scope::Http { urls: Vec::new() }) else {
+        panic!("another scope")
+    };
+    assert_eq!((urls.len(), urls[0].port), (1, Some(4000)));
     // Nothing found: nothing is guessed.
     assert_eq!(Reach::default().narrow(&need), need);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Runs};
-use crate::grants::{Granted, list, string};
+use crate::grants::{Granted, list, string, tables};
 
 /// The most bytes of a slot's value.
 const MAX_VALUE: usize = 4 << 10;
@@ -341,6 +341,6 @@ impl Granted for Scope {
                 format!("  {{ {} }}", parts.join(", "))
             })
             .collect();
-        format!("commands = [\n{},\n]\n", rules.join(",\n"))
+        tables("commands", &rules)
     }
 }

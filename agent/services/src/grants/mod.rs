@@ -131,6 +131,22 @@ pub struct SecretRule {
     pub prefix: String,
 }
 
+impl UrlRule {
+    /// `GET` of everything there.
+    pub fn get(host: &str) -> Self {
+        Self {
+            scheme: None,
+            host: host.to_owned(),
+            port: None,
+            ports: None,
+            path_prefix: slash(),
+            methods: get_only(),
+            allow_private: false,
+            secret: None,
+        }
+    }
+}
+
 fn slash() -> String {
     "/".to_owned()
 }
@@ -483,18 +499,7 @@ fn example(capability: Capability) -> Scope {
     match capability {
         Capability::Store => Scope::Store { bytes: 65_536 },
         Capability::Files => Scope::Files { read: vec!["/path/to/read".to_owned()], filesystems: Vec::new() },
-        Capability::Http => Scope::Http {
-            urls: vec![UrlRule {
-                scheme: None,
-                host: "host.example".to_owned(),
-                port: None,
-                ports: None,
-                path_prefix: slash(),
-                methods: get_only(),
-                allow_private: false,
-                secret: None,
-            }],
-        },
+        Capability::Http => Scope::Http { urls: vec![UrlRule::get("host.example")] },
         Capability::System => Scope::System {},
         Capability::Nvml => Scope::Nvml(Granted::example()),
         Capability::Kmsg => Scope::Kmsg(Granted::example()),
@@ -561,7 +566,7 @@ fn scope_lines(scope: &Scope) -> String {
         }
         Scope::Http { urls } => {
             let rules: Vec<String> = urls.iter().map(|u| format!("  {}", rule_line(u))).collect();
-            out.push_str(&format!("urls = [\n{},\n]\n", rules.join(",\n")));
+            out.push_str(&tables("urls", &rules));
         }
         Scope::System {} => {}
         Scope::Nvml(scope) => out.push_str(&scope.lines()),
@@ -572,6 +577,14 @@ fn scope_lines(scope: &Scope) -> String {
         Scope::Logs(scope) => out.push_str(&scope.lines()),
     }
     out
+}
+
+/// A TOML list of tables, a line each.
+pub(crate) fn tables(key: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return format!("{key} = []\n");
+    }
+    format!("{key} = [\n{},\n]\n", lines.join(",\n"))
 }
 
 fn rule_line(rule: &UrlRule) -> String {

@@ -251,10 +251,10 @@ pub(crate) fn path_fits(prefix: &str, path: &str) -> bool {
 
 /// Whether a granted rule covers a needed one.
 pub(super) fn covers(grant: &UrlRule, need: &UrlRule) -> bool {
-    let scheme = grant.scheme.is_none() || grant.scheme == need.scheme;
-    // `*` in a need: the host stands in the settings, which the operator writes as he writes the grant.
+    // `*` in a need: the server stands in the settings, which the operator writes as he writes the grant.
     let any = need.host == "*";
-    let host = any || grant.host == "*" || {
+    let scheme = any || grant.scheme.is_none() || grant.scheme == need.scheme;
+    let host = any || grant.host == "*" || grant.host == need.host || {
         let inner = need.host.strip_prefix('*').map_or(need.host.clone(), |s| format!("x{s}"));
         host_fits(&grant.host, &inner) && (grant.host.starts_with('*') || !need.host.starts_with('*'))
     };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::grants::{Granted, SecretRule, check_secret, list, path_fits, secret_line, string};
+use crate::grants::{Granted, SecretRule, check_secret, list, path_fits, secret_line, string, tables};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +22,13 @@ pub struct SocketRule {
     pub methods: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretRule>,
+}
+
+impl SocketRule {
+    /// `GET` of everything there.
+    pub fn get(path: &str) -> Self {
+        Self { path: path.to_owned(), path_prefix: slash(), methods: get_only(), secret: None }
+    }
 }
 
 /// The rules of a grant.
@@ -117,13 +124,7 @@ impl Granted for Scope {
     }
 
     fn example() -> Self {
-        let rule = SocketRule {
-            path: "/run/service.sock".to_owned(),
-            path_prefix: slash(),
-            methods: get_only(),
-            secret: None,
-        };
-        Self { sockets: vec![rule] }
+        Self { sockets: vec![SocketRule::get("/run/service.sock")] }
     }
 
     fn lines(&self) -> String {
@@ -140,6 +141,6 @@ impl Granted for Scope {
                 )
             })
             .collect();
-        format!("sockets = [\n{},\n]\n", rules.join(",\n"))
+        tables("sockets", &rules)
     }
 }
