@@ -75,6 +75,8 @@ impl Entry {
 pub(crate) struct Core {
     pub families: Vec<FamilyState>,
     pub retire_after: u32,
+    /// Labels that every series has.
+    pub constant: Vec<(String, String)>,
     /// Families declared while collecting, by name.
     dynamic: std::collections::HashMap<String, u32>,
     entries: Vec<Entry>,
@@ -106,6 +108,7 @@ impl Core {
         Self {
             families: Vec::new(),
             retire_after: 1,
+            constant: Vec::new(),
             dynamic: std::collections::HashMap::new(),
             entries: Vec::new(),
             free: Vec::new(),
@@ -494,13 +497,18 @@ impl Core {
         for &index in indexes {
             let Some(entry) = self.entries.get(index as usize) else { continue };
             let Some(family) = self.families.get(entry.family as usize) else { continue };
-            let labels: Vec<(String, String)> = if family.dynamic {
+            let mut labels: Vec<(String, String)> = if family.dynamic {
                 let (pairs, _) = entry.key.as_chunks::<2>();
                 pairs.iter().map(|[name, value]| (name.to_string(), value.to_string())).collect()
             } else {
                 let names = family.def.label_names.iter();
                 names.zip(&entry.key).map(|(n, v)| (n.clone(), v.to_string())).collect()
             };
+            for (name, value) in &self.constant {
+                if !labels.iter().any(|(n, _)| n == name) {
+                    labels.push((name.clone(), value.clone()));
+                }
+            }
             if family.lines.is_empty() {
                 defs.push(SeriesDef { family: family.number, part: entry.part, labels });
                 continue;

@@ -67,6 +67,11 @@ impl Describe {
         UnknownFamily(self.declare(name, help, MetricType::Unknown))
     }
 
+    /// A label that every series of the plugin has, unless it has one of that name.
+    pub fn label_all(&mut self, name: &str, value: &str) {
+        self.core.borrow_mut().constant.push((name.to_owned(), value.to_owned()));
+    }
+
     /// A series that so many collects in a row did not touch is retired: it vanishes at once. 1 unless said
     /// otherwise: what a collect does not set is gone at its end, as from an exporter's page. At least 1. What the
     /// plugin itself adds up (`inc_by`, `observe`) stays until it is removed.

@@ -21,7 +21,19 @@ impl<P: Source> Runner<P> {
     }
 
     pub(crate) fn families(&self) -> Vec<FamilyDef> {
-        self.core.borrow().families.iter().filter(|f| !f.dynamic).map(|f| f.def.clone()).collect()
+        let core = self.core.borrow();
+        let declared = core.families.iter().filter(|f| !f.dynamic);
+        declared
+            .map(|family| {
+                let mut def = family.def.clone();
+                for (name, _) in &core.constant {
+                    if !def.label_names.contains(name) {
+                        def.label_names.push(name.clone());
+                    }
+                }
+                def
+            })
+            .collect()
     }
 
     pub(crate) fn configure(&mut self, settings: &str) -> Result<(), Failure> {

@@ -40,9 +40,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+type Pairs = Vec<(String, String)>;
+
 /// A source that passes on the pages it is given.
 struct Proxy {
-    sources: Vec<(Passthrough, Vec<u8>, Vec<(String, String)>)>,
+    sources: Vec<(Passthrough, Vec<u8>, Pairs)>,
     stats: Vec<Result<PageStats, Failure>>,
     allocations: u64,
     seen: Seen,
@@ -431,7 +433,7 @@ fn values_can_be_watched_on_their_way() {
 }
 
 /// The plainest reader of a line of the text format: character by character, over and over.
-fn reference(line: &str) -> Option<(String, Vec<(String, String)>, f64, Option<i64>)> {
+fn reference(line: &str) -> Option<(String, Pairs, f64, Option<i64>)> {
     let mut chars = line.trim_matches([' ', '\t', '\r']).chars().peekable();
     let mut name = String::new();
     while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':')) {

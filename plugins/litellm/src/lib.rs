@@ -146,7 +146,7 @@ impl Source for LiteLlm {
 /// requests.
 fn is_ready(answer: &Response) -> bool {
     let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    matches!(said["status"].as_str(), Some("healthy" | "connected"))
+    matches!(said.get("status").and_then(serde_json::Value::as_str), Some("healthy" | "connected"))
 }
 
 /// A probe's answer: yes, no, or nothing where nobody knows.

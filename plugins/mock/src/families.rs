@@ -3,8 +3,8 @@
 
 use picket_sdk::{CounterFamily, Describe, GaugeFamily, HistogramFamily, StateSetFamily};
 
-use crate::Settings;
 use crate::simulation::{Container, Engine, Gpu, Model, Simulation};
+use crate::{Part, Settings};
 
 const GPU: [&str; 7] = ["gpu", "UUID", "device", "modelName", "pci_bus_id", "Hostname", "hostname"];
 const LATENCY_BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -158,13 +158,15 @@ impl Families {
     }
 
     pub fn export(&self, s: &Simulation, settings: &Settings) {
-        for (i, gpu) in s.gpus.iter().enumerate() {
-            self.export_gpu(i, gpu, settings);
+        if settings.simulates(Part::Gpus) {
+            for (i, gpu) in s.gpus.iter().enumerate() {
+                self.export_gpu(i, gpu, settings);
+            }
         }
         for (container, model) in s.containers.iter().zip(&s.fleet.models) {
             self.export_container(container, model, settings);
         }
-        if settings.host {
+        if settings.simulates(Part::Host) {
             for (i, (busy, idle)) in s.cpu_busy.iter().zip(&s.cpu_idle).enumerate() {
                 let cpu = i.to_string();
                 self.cpu.with(&[&cpu, "user"]).set_total(*busy);
@@ -207,22 +209,31 @@ impl Families {
             Engine::Stuck => "stuck",
             Engine::Down => "down",
         };
-        self.engine.with(&[&model.container, &model.model, &gpu]).set(state);
-        for (family, value) in &self.models {
-            family.with(&[&model.model, "llm"]).set(value(c));
+        if settings.simulates(Part::Engines) {
+            self.engine.with(&[&model.container, &model.model, &gpu]).set(state);
+        }
+        if settings.simulates(Part::Models) {
+            for (family, value) in &self.models {
+                family.with(&[&model.model, "llm"]).set(value(c));
+            }
         }
         if c.engine == Engine::Down {
             return;
         }
-        let labels = [&*model.container, &*model.model, &*model.model, &*gpu];
-        for (family, value) in &self.engine_values {
-            family.with(&labels).set(value(c));
+        if settings.simulates(Part::Engines) {
+            let labels = [&*model.container, &*model.model, &*model.model, &*gpu];
+            for (family, value) in &self.engine_values {
+                family.with(&labels).set(value(c));
+            }
+            for (family, value) in &self.engine_totals {
+                family.with(&labels).set_total(value(c).floor());
+            }
+            for _ in 0..c.completed.min(10_000) {
+                self.latency.with(&labels).observe(c.latency_ms / 1000.0);
+            }
         }
-        for (family, value) in &self.engine_totals {
-            family.with(&labels).set_total(value(c).floor());
-        }
-        for _ in 0..c.completed.min(10_000) {
-            self.latency.with(&labels).observe(c.latency_ms / 1000.0);
+        if !settings.simulates(Part::Containers) {
+            return;
         }
         let id = format!("{:016x}", fnv(&model.container) ^ settings.seed);
         let container = [&*model.container, &*id, "vllm/vllm-openai:v0.12.0"];

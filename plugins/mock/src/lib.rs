@@ -12,10 +12,41 @@ use scenario::Load;
 use serde::Deserialize;
 use simulation::{Fleet, LOST_GPU, Model, Simulation, default_models};
 
+/// How much of the node is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// All of it.
+    Full,
+    /// The parts that `simulate` names; other plugins read the rest.
+    Partial,
+    /// Nothing: the plugin is there and exports no series.
+    Disabled,
+}
+
+/// What can be simulated by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// `DCGM_FI_DEV_*` and `nvidia_gpu_*`, with the events of GPUs.
+    Gpus,
+    /// `vllm:*` and `picket_vllm_engine_state`.
+    Engines,
+    /// `llm_model_*`.
+    Models,
+    /// `container_*`.
+    Containers,
+    /// `node_*`.
+    Host,
+}
+
 /// `[plugins.mock.settings]`
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    pub mode: Mode,
+    /// The parts of the mode `partial`.
+    pub simulate: Vec<Part>,
     /// Two nodes with one seed show the same values.
     pub seed: u64,
     /// The value of the labels `Hostname` and `hostname`.
@@ -30,6 +61,17 @@ pub struct Settings {
     pub models: Option<Vec<ModelSettings>>,
     /// The load at the start.
     pub load: Option<serde_json::Value>,
+}
+
+impl Settings {
+    /// Whether a part is simulated.
+    pub(crate) fn simulates(&self, part: Part) -> bool {
+        match self.mode {
+            Mode::Full => part != Part::Host || self.host,
+            Mode::Partial => self.simulate.contains(&part),
+            Mode::Disabled => false,
+        }
+    }
 }
 
 /// One model container of the settings.
@@ -57,6 +99,8 @@ fn default_latency() -> f64 {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            mode: Mode::Full,
+            simulate: Vec::new(),
             seed: 1,
             hostname: "mock".into(),
             gpus: 8,
@@ -82,6 +126,8 @@ impl Source for Mock {
     type Settings = Settings;
 
     fn describe(d: &mut Describe) -> Self {
+        // Whoever looks at a series can tell that nothing real is behind it.
+        d.label_all("simulated", "true");
         let settings = Settings::default();
         let simulation = Simulation::new(fleet(&settings), Load::default());
         Self { families: Families::declare(d), simulation, settings, gpu_lost: false }
@@ -94,6 +140,17 @@ impl Source for Mock {
                 "gpus is {} (0 to 64 are allowed), cpus is {} (1 to 1024 are allowed)",
                 settings.gpus, settings.cpus
             ));
+        }
+        match (settings.mode, settings.simulate.is_empty()) {
+            (Mode::Partial, true) => {
+                return refuse(
+                    "the mode partial wants `simulate`: gpus, engines, models, containers, host".to_owned(),
+                );
+            }
+            (Mode::Full | Mode::Disabled, false) => {
+                return refuse("`simulate` belongs to the mode partial".to_owned());
+            }
+            _ => {}
         }
         let models = settings.models.as_deref().unwrap_or_default();
         if models.len() > 64 {
@@ -128,6 +185,9 @@ impl Source for Mock {
 impl Mock {
     /// The GPU that falls off the bus in `failure` is an event, and its return the end of it.
     fn report_lost_gpu(&mut self, collect: &mut Collect<'_>) {
+        if !self.settings.simulates(Part::Gpus) {
+            return;
+        }
         let lost = self.simulation.gpus.get(LOST_GPU).is_some_and(|g| g.lost);
         if lost == self.gpu_lost {
             return;
@@ -141,6 +201,7 @@ impl Mock {
                 .about("gpu", uuid)
                 .attribute("xid", "79")
                 .attribute("action", "reboot")
+                .attribute("simulated", "true")
                 .key(key)
         } else {
             Event::ended("gpu.xid", key, format!("GPU {LOST_GPU} is back (simulated)")).about("gpu", uuid)

@@ -8,6 +8,9 @@ use picket_sdk::Controllable;
 use picket_sdk::testing::Host;
 use serde_json::json;
 
+/// What every series has.
+const SIMULATED: (&str, &str) = ("simulated", "true");
+
 fn host(settings: serde_json::Value) -> Host<Mock> {
     let mut host = Host::<Mock>::new();
     host.configure(&settings).unwrap();
@@ -43,11 +46,11 @@ fn high_load_is_seen_by_the_next_collect() {
     host.collect().unwrap();
     set(&mut host, json!({"scenario": "high_load", "settings": {"enable_anomalies": false}}));
     host.advance(Duration::from_secs(15));
-    let before = host.value("node_cpu_seconds_total", &[("cpu", "0"), ("mode", "user")]).unwrap();
+    let before = host.value("node_cpu_seconds_total", &[("cpu", "0"), ("mode", "user"), SIMULATED]).unwrap();
     host.collect().unwrap();
-    let gpu = host.value("nvidia_gpu_utilization", &[("gpu_id", "0")]).unwrap();
+    let gpu = host.value("nvidia_gpu_utilization", &[("gpu_id", "0"), SIMULATED]).unwrap();
     assert!((gpu - 90.0).abs() < 12.0, "{gpu}");
-    let after = host.value("node_cpu_seconds_total", &[("cpu", "0"), ("mode", "user")]).unwrap();
+    let after = host.value("node_cpu_seconds_total", &[("cpu", "0"), ("mode", "user"), SIMULATED]).unwrap();
     let busy = (after - before) / 15.0 * 100.0;
     assert!((busy - 80.0).abs() < 12.0, "{busy}");
 }
@@ -71,7 +74,8 @@ fn a_temperature_above_85_is_exported() {
     set(&mut host, json!({"scenario": "normal", "settings": {"gpu_temperature_celsius": 87}}));
     host.collect().unwrap();
     for gpu in 0..8 {
-        assert_eq!(host.value("nvidia_gpu_temperature_celsius", &[("gpu_id", &gpu.to_string())]), Some(87.0));
+        let labels = [("gpu_id", &*gpu.to_string()), SIMULATED];
+        assert_eq!(host.value("nvidia_gpu_temperature_celsius", &labels), Some(87.0));
     }
 }
 
@@ -123,4 +127,68 @@ fn settings_that_make_no_node_are_refused() {
     small.collect().unwrap();
     assert_eq!(count(&small, "DCGM_FI_DEV_GPU_UTIL{"), 2);
     assert_eq!(count(&small, "vllm:num_requests_running{"), 1);
+}
+
+#[test]
+fn every_series_says_that_it_is_simulated() {
+    let mut host = host(json!({}));
+    set(&mut host, json!({"scenario": "failure"}));
+    host.advance(Duration::from_secs(15));
+    host.collect().unwrap();
+    let samples = host.samples();
+    assert!(samples.len() > 200);
+    for sample in samples {
+        assert_eq!(sample.label("simulated"), Some("true"), "{}", sample.name);
+    }
+    for family in host.families() {
+        assert!(family.label_names.iter().any(|l| l == "simulated"), "{}", family.name);
+    }
+    assert_eq!(host.failures(), []);
+}
+
+#[test]
+fn partial_simulates_what_it_is_told_and_disabled_nothing() {
+    let parts = [
+        ("gpus", &["DCGM_", "nvidia_gpu_"] as &[_]),
+        ("engines", &["vllm:", "picket_vllm_"]),
+        ("models", &["llm_model_"]),
+        ("containers", &["container_"]),
+        ("host", &["node_"]),
+    ];
+    for (part, names) in parts {
+        let mut host = host(json!({"mode": "partial", "simulate": [part]}));
+        host.collect().unwrap();
+        let samples = host.samples();
+        assert!(!samples.is_empty(), "{part}");
+        for name in names {
+            assert!(samples.iter().any(|s| s.name.starts_with(name)), "{part}: no {name}");
+        }
+        for sample in samples {
+            assert!(names.iter().any(|n| sample.name.starts_with(n)), "{part}: {}", sample.name);
+        }
+    }
+    // The fault of a GPU that is not simulated is no event.
+    let mut models = host(json!({"mode": "partial", "simulate": ["models"]}));
+    set(&mut models, json!({"scenario": "failure"}));
+    models.advance(Duration::from_secs(15));
+    models.collect().unwrap();
+    assert_eq!(models.take_events().len(), 0);
+
+    let mut none = host(json!({"mode": "disabled"}));
+    none.collect().unwrap();
+    assert_eq!((none.samples().len(), none.registered()), (0, 0));
+}
+
+#[test]
+fn modes_that_make_no_sense_are_refused() {
+    for settings in [
+        json!({"mode": "partial"}),
+        json!({"mode": "partial", "simulate": []}),
+        json!({"mode": "full", "simulate": ["gpus"]}),
+        json!({"mode": "disabled", "simulate": ["gpus"]}),
+        json!({"mode": "half"}),
+        json!({"mode": "partial", "simulate": ["moon"]}),
+    ] {
+        assert_eq!(Host::<Mock>::new().configure(&settings).unwrap_err().reason, "settings", "{settings}");
+    }
 }

@@ -151,6 +151,11 @@ fn total(parameters: &BTreeMap<String, u64>) -> Option<u64> {
     (!parameters.is_empty()).then(|| parameters.values().fold(0_u64, |sum, n| sum.saturating_add(*n)))
 }
 
+/// What stands under a key; null where nothing does.
+fn at<'a>(value: &'a Value, key: &str) -> &'a Value {
+    value.get(key).unwrap_or(&Value::Null)
+}
+
 /// A word for a label: what is longer is no licence's name.
 fn word(text: &str) -> Option<String> {
     let text = text.trim();
@@ -158,7 +163,7 @@ fn word(text: &str) -> Option<String> {
 }
 
 fn license(info: &Info) -> Option<String> {
-    let said = match &info.card["license"] {
+    let said = match at(&info.card, "license") {
         Value::String(text) => word(text),
         Value::Array(list) => {
             let list: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
@@ -171,17 +176,17 @@ fn license(info: &Info) -> Option<String> {
         Some("other") | None => {}
         Some(_) => return said,
     }
-    let named = info.card["license_name"].as_str().and_then(word);
+    let named = at(&info.card, "license_name").as_str().and_then(word);
     let tagged = || info.tags.iter().find_map(|tag| tag.strip_prefix("license:")).and_then(word);
     named.or(said).or_else(tagged)
 }
 
 /// By the model's configuration, else by its tags.
 fn quantization(info: &Info) -> Option<String> {
-    let config = &info.config["quantization_config"];
-    if let Some(method) = config["quant_method"].as_str().and_then(word) {
-        let bits = config["bits"].as_u64().or_else(|| {
-            let flag = |name: &str| config[name].as_bool() == Some(true);
+    let config = at(&info.config, "quantization_config");
+    if let Some(method) = at(config, "quant_method").as_str().and_then(word) {
+        let bits = at(config, "bits").as_u64().or_else(|| {
+            let flag = |name: &str| at(config, name).as_bool() == Some(true);
             if flag("load_in_4bit") { Some(4) } else { flag("load_in_8bit").then_some(8) }
         });
         let method = method.to_lowercase();
@@ -239,12 +244,12 @@ fn weights(files: &[File]) -> Option<u64> {
 
 /// Bytes of the parameters. The hub counts packed ones one by one, so that several lie in one element of their type.
 fn computed(safetensors: &Safetensors, config: &Value) -> Option<u64> {
-    let quantized = &config["quantization_config"];
-    let method = quantized["quant_method"].as_str().unwrap_or_default();
+    let quantized = at(config, "quantization_config");
+    let method = at(quantized, "quant_method").as_str().unwrap_or_default();
     let packed = match method {
-        "gptq" | "awq" => quantized["bits"].as_u64(),
+        "gptq" | "awq" => at(quantized, "bits").as_u64(),
         "mxfp4" => Some(4),
-        "bitsandbytes" if quantized["load_in_4bit"].as_bool() == Some(true) => Some(4),
+        "bitsandbytes" if at(quantized, "load_in_4bit").as_bool() == Some(true) => Some(4),
         _ => None,
     };
     let mut bits = 0_u64;

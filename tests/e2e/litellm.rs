@@ -1,0 +1,226 @@
+//! A real LiteLLM proxy, its models answered by itself (`mock_response`), read by the plugin `litellm`.
+//!
+//! Half a gigabyte to install, so it is opt-in: `python3 -m venv target/parts/litellm && target/parts/litellm/bin/pip
+//! install 'litellm[proxy]' prometheus-client`, or the folder of such an environment in `PICKET_TEST_LITELLM`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::exposition::{Exposition, Labels};
+use e2e::{Agent, Api, Daemon, Test, eventually, eventually_within, free_port, quoted, run_within, skip};
+use serde_json::json;
+
+const KEY: &str = "sk-of-the-test";
+/// On a machine with little to spare.
+const START: Duration = Duration::from_secs(240);
+
+fn program() -> Option<PathBuf> {
+    let folder = std::env::var_os("PICKET_TEST_LITELLM")
+        .map_or_else(|| e2e::target().join("parts/litellm"), PathBuf::from);
+    let file = folder.join("bin/litellm");
+    if file.exists() {
+        return Some(file);
+    }
+    skip("needs a LiteLLM proxy (550 MB): see tests/e2e/litellm.rs");
+    None
+}
+
+struct Proxy {
+    daemon: Daemon,
+    api: Api,
+    port: u16,
+}
+
+impl Proxy {
+    async fn start(test: &Test, program: &Path, port: u16) -> Result<Self> {
+        let folder = test.folder().join("litellm");
+        std::fs::create_dir_all(&folder)?;
+        let config = folder.join("config.yaml");
+        std::fs::write(
+            &config,
+            format!(
+                "model_list:\n\
+                 - model_name: llama\n  litellm_params:\n    model: openai/meta-llama/Llama-3.1-8B\n    api_key: none\n    \
+                 mock_response: hello from a model\n  model_info:\n    id: dep-llama\n    mode: chat\n\
+                 - model_name: embed\n  litellm_params:\n    model: openai/embed\n    api_key: none\n  \
+                 model_info:\n    id: dep-embed\n    mode: embedding\n\
+                 - model_name: dead\n  litellm_params:\n    model: hosted_vllm/dead\n    api_base: http://127.0.0.1:{}/v1\n    \
+                 num_retries: 0\n  model_info:\n    id: dep-dead\n\
+                 router_settings:\n  num_retries: 0\n\
+                 litellm_settings:\n  callbacks: [prometheus]\n  num_retries: 0\n\
+                 general_settings:\n  master_key: {KEY}\n",
+                free_port()?
+            ),
+        )?;
+        let mut command = Command::new(program);
+        command
+            .args(["--config", config.to_str().context("no UTF-8")?, "--host", "127.0.0.1"])
+            .args(["--port", &port.to_string(), "--telemetry", "False"])
+            .env("HOME", &folder)
+            .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+            .current_dir(&folder);
+        let mut daemon = Daemon::start(test, "litellm", &mut command)?;
+        let api = Api::new(&format!("http://127.0.0.1:{port}"), Some(KEY), None)?;
+        eventually_within(START, "LiteLLM answers", || {
+            let running = daemon.check_running();
+            let api = api.clone();
+            async move {
+                running?;
+                api.text("/health/readiness").await.map(drop)
+            }
+        })
+        .await?;
+        Ok(Self { daemon, api, port })
+    }
+
+    async fn chat(&self, model: &str) -> Result<u16> {
+        let body = json!({ "model": model, "messages": [{ "role": "user", "content": "how are you" }] });
+        Ok(self.api.request("POST", "/v1/chat/completions", Some(&body)).await?.0)
+    }
+
+    /// What its own page has, as names and labels.
+    async fn series(&self) -> Result<BTreeSet<(String, Labels)>> {
+        let page = Exposition::parse(&self.api.text("/metrics/").await?)?;
+        let names = page.names().filter(|n| n.starts_with("litellm_"));
+        let all = names.flat_map(|n| page.series(n).iter().map(move |(l, _)| (n.to_owned(), l.clone())));
+        Ok(all.collect())
+    }
+}
+
+async fn becomes(agent: &Agent, endpoint: &str, wanted: &str) -> Result<()> {
+    eventually(&format!("the proxy is {wanted}"), || async {
+        let page = agent.api.metrics().await?;
+        let labels = [("endpoint", endpoint), ("state", wanted)];
+        ensure!(
+            page.value("picket_litellm_state", &labels)? == 1.0,
+            "{:?}",
+            page.series("picket_litellm_state")
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn a_real_litellm_proxy() {
+    run_within(Duration::from_secs(900), async |test: &Test| {
+        let Some(program) = program() else { return Ok(()) };
+        let mut proxy = Proxy::start(test, &program, free_port()?).await?;
+        let endpoint = proxy.api.url().to_owned();
+        let key = test.folder().join("key");
+        std::fs::write(&key, format!("{KEY}\n"))?;
+        // Nothing listens where the hub should be: it is said, and costs nothing.
+        let hub = format!("http://127.0.0.1:{}", free_port()?);
+        let section = format!(
+            "[plugins.litellm]\nfile = \"litellm.wasm\"\ninterval = \"1s\"\n[plugins.litellm.settings]\nurl = \"{endpoint}\"\n\
+             secret = \"litellm\"\nmodels_every_seconds = 5\nhub = {{ url = \"{hub}\" }}\n\
+             [[plugins.litellm.grants]]\ncapability = \"http\"\nurls = [\n\
+             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/metrics\", secret = {{ name = \"litellm\", file = {key}, prefix = \"Bearer \" }} }},\n\
+             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/model/info\", secret = {{ name = \"litellm\", file = {key}, prefix = \"Bearer \" }} }},\n\
+             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/health/readiness\" }},\n\
+             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/health/liveliness\" }},\n\
+             {{ host = \"127.0.0.1\", ports = \"1024-65535\", path_prefix = \"/api/models\" }},\n]\n\
+             [[plugins.litellm.grants]]\ncapability = \"store\"\nbytes = 262144\n",
+            port = proxy.port,
+            key = quoted(&key),
+        );
+        let aggregator = test.aggregator().await?;
+        let agent = aggregator.agent(test, "gate-1")?.section(section).enrol_and_start(&aggregator).await?;
+        becomes(&agent, &endpoint, "up").await?;
+
+        for _ in 0..5 {
+            ensure!(proxy.chat("llama").await? == 200);
+        }
+        ensure!(proxy.chat("dead").await? >= 400);
+        ensure!(proxy.chat("never-heard-of").await? >= 400);
+
+        let rate = async |name: &str, model: &str| {
+            eventually(&format!("{name} of {model}"), || async {
+                let page = agent.api.metrics().await?;
+                let value = page.value(name, &[("model", model), ("type", "llm")])?;
+                ensure!(value > 0.0, "{value}");
+                Ok(value)
+            })
+            .await
+        };
+        for name in
+            ["requests_per_minute", "tokens_input_per_minute", "tokens_output_per_minute", "latency_ms"]
+        {
+            rate(&format!("llm_model_{name}"), "llama").await?;
+        }
+        rate("llm_model_errors_per_minute", "dead").await?;
+        let page = agent.api.metrics().await?;
+        ensure!(
+            page.series("llm_model_requests_per_minute").iter().all(|(l, _)| l["model"] != "never-heard-of")
+        );
+
+        // Every series of the real page, under its own labels.
+        eventually("the page is passed through", || async {
+            let said = proxy.series().await?;
+            ensure!(said.len() > 50, "{} series only", said.len());
+            let page = agent.api.metrics().await?;
+            let missing =
+                said.iter().find(|(name, labels)| !page.series(name).iter().any(|(have, _)| have == labels));
+            ensure!(missing.is_none(), "{missing:?} is missing");
+            Ok(())
+        })
+        .await?;
+        aggregator
+            .has("litellm_deployment_state", &[("instance", "gate-1"), ("model_id", "dep-llama")])
+            .await?;
+
+        let models = eventually("the models are listed", || async {
+            let of_agent = agent.api.json("/api/v1/models").await?;
+            let of_fleet = aggregator.api.json("/api/v1/models").await?;
+            for models in [&of_agent, &of_fleet] {
+                ensure!(models["models"].as_array().is_some_and(|m| m.len() == 3), "{models}");
+            }
+            Ok(of_fleet["models"].clone())
+        })
+        .await?;
+        let model =
+            |name: &str| models.as_array().into_iter().flatten().find(|m| m["model_name"] == name).cloned();
+        let llama = model("llama").context("no llama")?;
+        ensure!(llama["model_id"] == "meta-llama/Llama-3.1-8B" && llama["node"] == "gate-1", "{llama}");
+        ensure!(llama["status"] == "available" && llama["model_type"] == "llm", "{llama}");
+        ensure!(llama["current_rpm"].as_f64().is_some_and(|rpm| rpm > 0.0), "{llama}");
+        ensure!(model("embed").context("no embed")?["model_type"] == "embedding");
+        let dead = model("dead").context("no dead")?;
+        ensure!(dead["error_rate"].as_f64().is_some_and(|rate| rate > 99.0), "{dead}");
+
+        eventually("the hub's absence is said", || async {
+            let page = agent.api.metrics().await?;
+            ensure!(page.value("picket_model_hub_state", &[("state", "unreachable")])? == 1.0);
+            Ok(())
+        })
+        .await?;
+
+        // A key that the proxy does not know.
+        std::fs::write(&key, "sk-wrong\n")?;
+        becomes(&agent, &endpoint, "refusing").await?;
+        std::fs::write(&key, KEY)?;
+        becomes(&agent, &endpoint, "up").await?;
+
+        let asked = proxy.daemon.log();
+        ensure!(asked.contains("GET /health/readiness"), "the proxy's log has no requests");
+        ensure!(
+            !asked.contains("GET /health HTTP") && !asked.contains("GET /health?"),
+            "the billed check was asked for"
+        );
+
+        // Restarted: its counters begin anew.
+        proxy.daemon.kill()?;
+        becomes(&agent, &endpoint, "unreachable").await?;
+        let page = agent.api.metrics().await?;
+        ensure!(page.series("llm_model_requests_per_minute").is_empty(), "rates of a proxy that is gone");
+        let proxy = Proxy::start(test, &program, proxy.port).await?;
+        becomes(&agent, &endpoint, "up").await?;
+        ensure!(proxy.chat("llama").await? == 200);
+        let rpm = rate("llm_model_requests_per_minute", "llama").await?;
+        ensure!(rpm < 60.0, "{rpm} requests a minute were made up");
+        Ok(())
+    });
+}
