@@ -207,15 +207,16 @@ fn a_container_is_named_and_its_traces_are_one_entry() {
         fs::write(folder.join("config.v2.json"), description)?;
         let log = folder.join(format!("{id}-json.log"));
         let mut text = String::new();
+        let time =
+            run_program(Path::new("/bin/date"), &["-u", "+%Y-%m-%dT%H:%M:%S.000000001Z"]).await?.ok()?;
         for line in [
             "ERROR 11-21 14:00:01 [core.py:1] it failed",
             "Traceback (most recent call last):",
             "  File \"core.py\", line 1",
             "ValueError: with Bearer abcdefghijkl",
         ] {
-            let now = e2e::uplink::now_ms();
-            let time = format!("2026-11-21T14:00:0{}.{:03}Z", 1, now % 1000);
-            let entry = serde_json::json!({"log": format!("{line}\n"), "stream": "stderr", "time": time});
+            let entry =
+                serde_json::json!({"log": format!("{line}\n"), "stream": "stderr", "time": time.trim()});
             text.push_str(&format!("{entry}\n"));
         }
         fs::write(&log, text)?;

@@ -21,6 +21,9 @@ const MAX_BATCHES: usize = 4096;
 /// The most labels of a batch.
 const MAX_LABELS: usize = 32;
 
+/// Labels, times and lines, as a guest emits them.
+pub(crate) type Emitted = (Vec<(String, String)>, Vec<u64>, Vec<String>);
+
 /// What one collect has done with logs: lines, and where reading goes on after them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LogRecord {
@@ -69,10 +72,7 @@ impl Lines {
     }
 
     /// All or nothing.
-    pub(crate) fn emit(
-        &mut self,
-        batches: Vec<(Vec<(String, String)>, Vec<u64>, Vec<String>)>,
-    ) -> Result<(), Refused> {
+    pub(crate) fn emit(&mut self, batches: Vec<Emitted>) -> Result<(), Refused> {
         if self.collect == 0 {
             return Err(Refused::Other("lines are taken during collect alone".to_owned()));
         }
@@ -147,7 +147,7 @@ impl Guest {
 mod tests {
     use super::*;
 
-    fn batch(labels: &[(&str, &str)], lines: &[&str]) -> (Vec<(String, String)>, Vec<u64>, Vec<String>) {
+    fn batch(labels: &[(&str, &str)], lines: &[&str]) -> Emitted {
         let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         (labels, vec![1; lines.len()], lines.iter().map(|l| (*l).to_owned()).collect())
     }

@@ -129,7 +129,8 @@ impl Logs {
         // The beginning has waited long enough, or nothing follows.
         let over = first.waited.as_secs_f64() >= multiline.seconds && !first.waited.is_zero();
         for block in &mut blocks {
-            block.open &= !last.last && !(over && block.first.from == 0);
+            let ends = last.last || (over && block.first.from == 0);
+            block.open &= !ends;
         }
         let mut hold = multiline::hold_from(&blocks, end);
         if end - hold > MAX_HELD {

@@ -250,7 +250,7 @@ fn a_deleted_file_is_read_to_its_end() {
     world.collect();
     world.write("a.log", "the end has no newline");
     fs::remove_file(world.path("a.log")).unwrap();
-    for _ in 0..5 {
+    for _ in 0..8 {
         world.collect();
     }
     assert_eq!(world.lines.last().map(String::as_str), Some("the end has no newline"));
