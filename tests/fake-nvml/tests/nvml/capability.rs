@@ -107,7 +107,11 @@ async fn plugins_share_a_snapshot_and_see_what_they_are_granted() {
     assert_eq!(first.timestamp, shared.timestamp);
     let shown: Value = serde_json::from_str(&shared.document).unwrap();
     assert_eq!(shown["devices"].as_array().unwrap().len(), 1);
-    assert!(!shared.document.contains("MIG-") && !shared.document.contains("5001"), "{}", shared.document);
+    assert!(
+        !shared.document.contains("MIG-") && !shared.document.contains("\"pid\":500"),
+        "{}",
+        shared.document
+    );
     assert_eq!(bench.document(&all).await["devices"].as_array().unwrap().len(), 5);
     assert_eq!(helpers().len(), 1);
     // At once: one is taken for all.
@@ -173,7 +177,11 @@ async fn a_node_without_a_driver_is_a_state_that_passes() {
     for _ in 0..3 {
         let error = bench.ask(&all, 0).await.unwrap_err();
         assert!(matches!(&error, nvml::Error::NoDriver(_)), "{error}");
-        assert_eq!(helpers().len(), 0, "no process stays for a driver that is not there");
+        let until = Instant::now() + Duration::from_secs(5);
+        while !helpers().is_empty() {
+            assert!(Instant::now() < until, "a process stays for a driver that is not there");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     bench.scenario.set(&shipped("8xh100"));
     bench.recovered(&all).await;

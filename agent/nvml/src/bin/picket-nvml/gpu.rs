@@ -213,12 +213,18 @@ pub fn pcie(device: &Device<'_>, sheet: &mut Sheet, counts: Option<bool>) -> boo
     counts
 }
 
-/// The links that the device has.
-pub fn find_links(device: &Device<'_>) -> Vec<u32> {
-    (0..MAX_LINKS)
-        .take_while(|link| !matches!(device.nvlink_state(*link), Err(Code::INVALID_ARGUMENT)))
-        .filter(|link| !device.nvlink_state(*link).is_err_and(Code::is_lack))
-        .collect()
+/// The links that the device has. None of them is known where asking fails.
+pub fn find_links(device: &Device<'_>) -> Result<Vec<u32>, Code> {
+    let mut found = Vec::new();
+    for link in 0..MAX_LINKS {
+        match device.nvlink_state(link) {
+            Ok(_) => found.push(link),
+            Err(Code::INVALID_ARGUMENT) => break,
+            Err(code) if code.is_lack() => {}
+            Err(code) => return Err(code),
+        }
+    }
+    Ok(found)
 }
 
 /// What is known of a link that does not change, and what of it could not be read.

@@ -211,6 +211,9 @@ fn open<'l>(shared: &'l Shared, path: &std::path::Path) -> Result<Session<'l>, T
         Code::NO_PERMISSION => {
             Tell::Failed("nvmlInit: no-permission; the agent's user may not open /dev/nvidiactl".to_owned())
         }
+        Code::FUNCTION_NOT_FOUND => {
+            Tell::Failed(format!("{} is not NVIDIA's library: it has no nvmlInit_v2", path.display()))
+        }
         code => Tell::Failed(format!("nvmlInit: {}", code.word())),
     })?;
     Ok(session)

@@ -39,6 +39,9 @@ struct Known<'l> {
     counts_pcie: Option<bool>,
 }
 
+/// A group of values that is asked of a device.
+type Step = fn(&Device<'_>, &mut Sheet);
+
 /// The library fails as a whole.
 #[derive(Debug, thiserror::Error)]
 #[error("{call} failed: {}", .code.word())]
@@ -140,15 +143,16 @@ impl<'l> Reader<'l> {
         if known.fixed.as_ref().is_none_or(|(read, sheet)| sheet.failed() || read.elapsed() > KEPT_FOR) {
             let mut sheet = Sheet::default();
             gpu::fixed(&device, &mut sheet);
-            if sheet.lost().is_none() {
+            // What was known before stays known of a device that is lost.
+            if sheet.lost().is_none() || known.fixed.is_none() {
                 known.fixed = Some((Instant::now(), sheet));
             }
         }
         let mut sheet = Sheet::default();
         let mut mig = false;
         let lost = 'read: {
-            let steps: [&dyn Fn(&Device<'_>, &mut Sheet); 5] =
-                [&gpu::load, &gpu::power_and_clocks, &gpu::throttling, &gpu::memory_errors, &gpu::state];
+            let steps: [Step; 5] =
+                [gpu::load, gpu::power_and_clocks, gpu::throttling, gpu::memory_errors, gpu::state];
             for step in steps {
                 step(&device, &mut sheet);
                 if sheet.lost().is_some() {
@@ -159,7 +163,13 @@ impl<'l> Reader<'l> {
             let modes = device.mig_mode().map(|(enabled, pending)| (enabled == 1, pending == 1));
             mig = modes.is_ok_and(|(enabled, _)| enabled);
             sheet.numbers(("mig_enabled", "mig_pending"), modes);
-            let links = known.links.get_or_insert_with(|| gpu::find_links(&device));
+            if known.links.is_none() {
+                match gpu::find_links(&device) {
+                    Ok(found) => known.links = Some(found),
+                    Err(code) => sheet.note("nvlinks", code),
+                }
+            }
+            let links = known.links.as_deref().unwrap_or_default();
             gpu::links(&device, links, &mut known.fixed_links, &mut sheet);
             gpu::processes(&device, &mut sheet, true);
             self.profiler.read(&device, None, &known.uuid, &mut sheet);
