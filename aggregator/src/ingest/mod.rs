@@ -19,6 +19,8 @@ mod shared;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod violation;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};

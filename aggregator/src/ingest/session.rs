@@ -10,63 +10,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::task::AtomicWaker;
 use picket_proto::columns::{CODEC, Columns, Decoder};
+use picket_proto::definitions;
 use picket_proto::model::LOG_LIFE;
 use picket_proto::v1::{self, downlink_message::Message as Down, uplink_message::Message as Up};
-use picket_proto::{columns, definitions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
-use super::admission::{Peer, Recording, Renewed};
+use super::admission::{Peer, Renewed};
 use super::agent_clock::AgentClock;
 use super::nodes::NodeState;
 use super::shared::Shared;
+use super::violation::{MAX_LIVES, MAX_SAMPLES, Violation};
+use super::waiting::{Prepared, Waiting};
 use super::{Inner, telemetry};
 use crate::log::Entry;
-use crate::store::{DefineError, Resolved, Stamp, UndefinedSeries, Writer, lock};
+use crate::store::{Resolved, Stamp, Writer, lock};
 use crate::transport::PeerInfo;
 
 /// Messages taken before other tasks get their turn.
 const BUDGET: usize = 16;
-/// Samples that one batch may bring.
-const MAX_SAMPLES: usize = 2 << 20;
 /// Events that one batch may bring; more are dropped and counted.
 const MAX_EVENTS: usize = 4096;
-/// Lives with batches on their way that one stream may have.
-const MAX_LIVES: usize = 64;
-
-/// What breaks the protocol: the stream is ended with Goodbye `protocol`.
-#[derive(Debug, thiserror::Error)]
-enum Violation {
-    #[error("the first message must be Hello")]
-    NoHello,
-    #[error("Hello came twice")]
-    HelloTwice,
-    #[error("the agent writes codecs {theirs:?}, this aggregator reads {CODEC}; update the older of the two")]
-    Codec { theirs: Vec<u32> },
-    #[error("{what} came before Life")]
-    NoLife { what: &'static str },
-    #[error("a message without content; is the agent newer than this aggregator?")]
-    Empty,
-    #[error("sequences begin at 1")]
-    Sequence,
-    #[error("a batch of {samples} samples, {MAX_SAMPLES} are allowed")]
-    TooLarge { samples: usize },
-    #[error("a batch of log lines names a life of samples, or brings samples")]
-    NotLogs,
-    #[error("more than {MAX_LIVES} lives on one stream")]
-    Lives,
-    #[error("a renewal while another one is being done")]
-    Renewal,
-    #[error(transparent)]
-    Columns(#[from] columns::ColumnsError),
-    #[error(transparent)]
-    Definitions(#[from] definitions::DefinitionsError),
-    #[error(transparent)]
-    Define(#[from] DefineError),
-    #[error(transparent)]
-    Undefined(#[from] UndefinedSeries),
-}
 
 /// The response's body.
 pub struct Session {
@@ -99,30 +64,6 @@ struct StreamLife {
     life: u64,
     received: u64,
     acknowledged: u64,
-}
-
-/// A batch that can't be taken yet; nothing is read until it is.
-enum Waiting {
-    /// Its log lines are being recorded.
-    Logs(Recording, Box<Prepared>),
-    /// Its events are being recorded.
-    Events(JoinHandle<Result<(), String>>, Box<Prepared>),
-    /// They could not be: tried again after a while.
-    Retry(Pin<Box<tokio::time::Sleep>>, Box<Prepared>),
-    /// The log has no room.
-    Room(Box<Prepared>),
-}
-
-struct Prepared {
-    life: u64,
-    sequence: u64,
-    received_ms: i64,
-    fresh_ms: i64,
-    blocks: Vec<Resolved>,
-    retired: Vec<u32>,
-    pin: crate::store::Pin,
-    events: Arc<Vec<v1::Event>>,
-    logs: Vec<v1::LogStream>,
 }
 
 impl Session {

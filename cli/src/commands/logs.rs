@@ -49,7 +49,9 @@ pub async fn run(client: &Client, format: Output, wish: &LogsArguments) -> Resul
     query.push(("direction", "backward".to_owned()));
     let answer: Value = client.get("/loki/api/v1/query_range", &query).await?;
     if answer["data"]["resultType"] != "streams" {
-        return numbers(format, &answer["data"]);
+        // Numbers over time are for a picture: here, what they are now.
+        let now: Value = client.get("/loki/api/v1/query", &[("query", wish.query.clone())]).await?;
+        return numbers(format, &now["data"]);
     }
     let streams: Vec<Stream> = serde_json::from_value(answer["data"]["result"].clone())
         .map_err(|error| ApiError::Foreign { url: client.url().to_owned(), message: error.to_string() })?;
@@ -66,18 +68,20 @@ pub async fn run(client: &Client, format: Output, wish: &LogsArguments) -> Resul
     }
 }
 
-/// What a metric query gives: the last value of each series.
+/// What a metric query gives.
 fn numbers(format: Output, data: &Value) -> Result<(), Error> {
     if format == Output::Json {
         return Ok(output::json(data)?);
     }
+    if data["resultType"] == "scalar" {
+        return Ok(output::line(data["result"][1].as_str().unwrap_or_default())?);
+    }
     let rows = data["result"].as_array().into_iter().flatten().map(|series| {
-        let labels: BTreeMap<String, String> =
+        let metric: BTreeMap<String, String> =
             serde_json::from_value(series["metric"].clone()).unwrap_or_default();
-        let last = series["values"].as_array().and_then(|values| values.last()).unwrap_or(&series["value"]);
-        vec![self::labels(&labels, &[]), last[1].as_str().unwrap_or_default().to_owned()]
+        vec![labels(&metric, &[]), series["value"][1].as_str().unwrap_or_default().to_owned()]
     });
-    Ok(output::table(&["SERIES", "LAST VALUE"], rows, &[1])?)
+    Ok(output::table(&["SERIES", "VALUE"], rows, &[1])?)
 }
 
 async fn follow(client: &Client, format: Output, query: &[(&str, String)]) -> Result<(), Error> {
