@@ -55,11 +55,11 @@ fn cursors_are_found_again_over_many_lives() {
                 .unwrap();
         }
         let spool = lines.spool().unwrap();
-        spool.close().unwrap();
         // The aggregator holds all of it: the next start drops it at once.
         if life % 2 == 0 {
             spool.ack(life, u64::MAX);
         }
+        spool.close().unwrap();
         expected = found(&Lines { shared: lines.shared.clone() });
     }
     assert!(expected.iter().any(|(source, _)| source == "one"));
