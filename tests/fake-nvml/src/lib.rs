@@ -9,6 +9,7 @@
 //! `[[events]]` are XIDs, each told once a process, by its `id`.
 //!
 //! Structs and signatures are those of the bindings that the code under test uses; the compiler compares them.
+#![allow(unsafe_code)]
 
 mod device;
 mod event;

@@ -30,7 +30,7 @@ impl Handle {
         let address = pointer.addr();
         let gpu = (address / 0x1_0000).checked_sub(1)?;
         let place = address % 0x1_0000;
-        (place % 0x10 == 0).then(|| Self { gpu, instance: (place / 0x10).checked_sub(1) })
+        place.is_multiple_of(0x10).then(|| Self { gpu, instance: (place / 0x10).checked_sub(1) })
     }
 }
 
@@ -135,8 +135,10 @@ fn enter(call: &str, gpu: Option<u32>) -> Result<Arc<Scenario>, Code> {
     }
     let scenario = scenario.ok_or(UNKNOWN)?;
     if let Some(fault) = scenario.fault(call, gpu, None) {
-        while fault.hang {
-            std::thread::sleep(Duration::from_secs(3600));
+        if fault.hang {
+            loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
         }
         std::thread::sleep(fault.takes);
         if fault.code != OK {

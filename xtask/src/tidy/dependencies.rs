@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::Findings;
-use super::rooms::{ENGINE_CRATE, NOBODY_LINKS, ROOMS, Room};
+use super::rooms::{ENGINE_CRATE, NOBODY_LINKS, ROOMS, Room, UNSAFE_CRATES};
 use crate::command;
 
 #[derive(Deserialize)]
@@ -104,7 +104,7 @@ fn check_named(member: &Package, room: &Room, ours: &BTreeSet<&str>, findings: &
     }
 }
 
-/// Each crate inherits the workspace's lints. The engine's crate can't (it needs `unsafe`), but may only differ in that.
+/// Each crate inherits the workspace's lints. Those that need `unsafe` can't, but may only differ in that.
 fn check_lints(member: &Package, findings: &mut Findings) -> Result<()> {
     let text = std::fs::read_to_string(&member.manifest_path)
         .with_context(|| format!("cannot read {}", member.manifest_path))?;
@@ -116,7 +116,7 @@ fn check_lints(member: &Package, findings: &mut Findings) -> Result<()> {
         return Ok(());
     }
     let unsafe_code = lints.and_then(|l| l.get("rust")?.get("unsafe_code")?.as_str());
-    if member.name != ENGINE_CRATE {
+    if !UNSAFE_CRATES.contains(&member.name.as_str()) {
         findings.error(format!("{} lacks `[lints] workspace = true`", member.name));
     } else if unsafe_code != Some("deny") || lints.and_then(|l| l.get("clippy")).is_none() {
         findings

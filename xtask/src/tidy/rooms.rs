@@ -100,5 +100,9 @@ pub const ROOMS: &[Room] = &[
 /// One TLS provider (ring), and nothing that needs a system library of its own.
 pub const NOBODY_LINKS: &[&str] = &["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys"];
 
-/// The one crate that names the WASM engine; it alone may write `unsafe`.
+/// The one crate that names the WASM engine.
 pub const ENGINE_CRATE: &str = "picket-agent-host";
+
+/// Those that may write `unsafe` where they say so: to map compiled plugins, to call the driver's C library, and to be
+/// one.
+pub const UNSAFE_CRATES: &[&str] = &[ENGINE_CRATE, "picket-agent-nvml", "fake-nvml"];

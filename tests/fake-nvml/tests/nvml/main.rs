@@ -1,4 +1,5 @@
 //! The real helper and the real capability on the fake library.
+#![allow(unsafe_code)]
 
 mod capability;
 mod documents;
