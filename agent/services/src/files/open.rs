@@ -192,7 +192,7 @@ fn answer(fd: &OwnedFd, path: &str, what: What) -> Result<Answer, Error> {
         What::Modified => {
             let stat = rustix::fs::fstat(fd).map_err(|e| error(path, e))?;
             let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-            let nanoseconds = u64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+            let nanoseconds = stat.st_mtime_nsec;
             Ok(Answer::Modified(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)))
         }
         What::Target => match rustix::fs::readlinkat(fd, "", Vec::new()) {
