@@ -329,7 +329,12 @@ fn a_dump_of_20000_nodes_in_the_memory_of_a_small_one() {
         ensure!(page.value("slurm_gpus_total", &[])? == 160_000.0, "eight GPUs each");
         ensure!(page.value("picket_slurm_nodes_without_series", &[])? == 19_000.0, "1,000 have series");
         let took = page.value("picket_slurm_dump_duration_seconds", &[("kind", "nodes")])?;
-        let memory = page.sum("picket_plugin_memory_bytes", &[("plugin", "slurm")]);
+        let memory = eventually("the agent tells the plugin's memory", || async {
+            let memory = agent.api.metrics().await?.sum("picket_plugin_memory_bytes", &[("plugin", "slurm")]);
+            ensure!(memory > 0.0, "{memory}");
+            Ok(memory)
+        })
+        .await?;
         eprintln!("MEASURED nodes=20000 bytes={bytes} seconds={took} guest_memory_bytes={memory}");
         ensure!(memory > 0.0 && memory < 32.0 * 1024.0 * 1024.0, "{memory}");
         Ok(())

@@ -218,11 +218,11 @@ impl Slurm {
         let mut command = self.daemon("slurmrestd");
         command
             .env("SLURM_JWT", "daemon")
-            .args(["-a", "rest_auth/jwt"])
+            .args(["-a", "rest_auth/jwt", "-s", "openapi/v0.0.38"])
             .arg(format!("unix:{}", socket.display()));
         command.uid(NOBODY).gid(NOBODY);
         self.daemons.push(Daemon::start(test, "slurmrestd", &mut command)?);
-        let token = self.run("scontrol", &["token", "lifespan=3600"])?;
+        let token = self.run("scontrol", &["token", "username=root", "lifespan=3600"])?;
         let token = token.trim().strip_prefix("SLURM_JWT=").context("no token")?.to_owned();
         let file = self.folder.join("token");
         std::fs::write(&file, token)?;
@@ -244,7 +244,6 @@ impl Slurm {
             |n: &&toml::Value| n.get("capability").and_then(toml::Value::as_str) == Some("command");
         let mut grant =
             needs.iter().find(is_command).and_then(toml::Value::as_table).context("no command")?.clone();
-        grant.remove("why");
         let Some(toml::Value::Array(commands)) = grant.get_mut("commands") else { bail!("no commands") };
         for rule in commands.iter_mut().filter_map(toml::Value::as_table_mut) {
             let program = rule.get("program").and_then(toml::Value::as_str).context("no program")?.to_owned();
@@ -265,7 +264,9 @@ impl Slurm {
                 variables.insert(name, value.into());
             }
         }
-        Ok(format!("[[plugins.slurm.grants]]\n{grant}\n"))
+        // A value's own text is inline, as grants of several tables must be.
+        let commands = toml::Value::Array(commands.clone());
+        Ok(format!("[[plugins.slurm.grants]]\ncapability = \"command\"\ncommands = {commands}\n"))
     }
 }
 
