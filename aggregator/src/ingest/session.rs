@@ -25,7 +25,7 @@ use super::violation::{MAX_LIVES, MAX_SAMPLES, Violation};
 use super::waiting::{Prepared, Waiting};
 use super::{Inner, telemetry};
 use crate::log::Entry;
-use crate::store::{Resolved, Stamp, Writer, lock};
+use crate::store::{Stamp, Writer, lock};
 use crate::transport::PeerInfo;
 
 /// Messages taken before other tasks get their turn.
