@@ -110,33 +110,26 @@ pub enum Error {
 /// What a grant remembers: where its containers are.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    known: Mutex<HashMap<String, Known>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Known {
-    /// The place of its socket in the permit.
-    socket: usize,
-    /// Its output is a terminal's: no frames.
-    tty: Option<bool>,
+    /// The place of its socket in the permit, by id.
+    known: Mutex<HashMap<String, usize>>,
 }
 
 impl Desk {
-    fn get(&self, id: &str) -> Option<Known> {
+    fn get(&self, id: &str) -> Option<usize> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }
 
-    fn remember(&self, id: &str, known: Known) {
+    fn remember(&self, id: &str, socket: usize) {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < REMEMBERED || all.contains_key(id) {
-            all.insert(id.to_owned(), known);
+            all.insert(id.to_owned(), socket);
         }
     }
 
     /// A listing of everything says which still are.
     fn keep(&self, socket: usize, seen: &[&str]) {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|id, known| known.socket != socket || seen.contains(&id.as_str()));
+        all.retain(|id, known| *known != socket || seen.contains(&id.as_str()));
     }
 }
 
@@ -221,7 +214,7 @@ async fn list_one(
         else {
             return Err(Error::Malformed(format!("{}: a container without an id", place.path)));
         };
-        let visible = permit.desk.get(&id).is_some_and(|k| k.socket == socket) || {
+        let visible = permit.desk.get(&id) == Some(socket) || {
             let image = container.get("Image").and_then(Value::as_str).unwrap_or_default();
             place.filter.allows(container.get("Labels"), image)
                 // Its tag went to a newer image: only its own record says how it was called.
@@ -239,7 +232,7 @@ async fn list_one(
     let mut list = Vec::with_capacity(granted.len());
     for (id, container) in granted {
         if permit.desk.get(&id).is_none() {
-            permit.desk.remember(&id, Known { socket, tty: None });
+            permit.desk.remember(&id, socket);
         }
         list.push(redact::listed(container, &place.path));
     }
@@ -293,17 +286,15 @@ async fn one(permit: &Permit, limits: &ServiceLimits, id: &str, asked: Asked) ->
             .await
             .map(|(socket, container)| redact::inspected(container, permit.visible_env(socket)).to_string()),
         Asked::Stats => {
-            let known = match permit.desk.get(id) {
-                Some(known) => known,
-                None => find(permit, limits, id).await.map(|(socket, _)| Known { socket, tty: None })?,
+            let socket = match permit.desk.get(id) {
+                Some(socket) => socket,
+                None => find(permit, limits, id).await?.0,
             };
             let target = format!("/containers/{id}/stats?stream=false&one-shot=true");
-            let stats = engine::json(permit.path(known.socket), target, limits).await;
+            let stats = engine::json(permit.path(socket), target, limits).await;
             // An engine that dropped the container may have another of that name.
             match stats.map_err(|e| named(e, id))? {
-                stats if stats.get("id").and_then(Value::as_str).is_none_or(|found| found == id) => {
-                    Ok(stats.to_string())
-                }
+                stats if stats.get("id").and_then(Value::as_str) == Some(id) => Ok(stats.to_string()),
                 _ => Err(Error::NotFound(id.to_owned())),
             }
         }
@@ -317,13 +308,10 @@ async fn logs(
     since: Option<u64>,
     tail: Option<u32>,
 ) -> Result<LogPage, Error> {
-    let known = match permit.desk.get(id) {
-        Some(known @ Known { tty: Some(_), .. }) => known,
-        _ => {
-            let (socket, container) = find(permit, limits, id).await?;
-            Known { socket, tty: Some(is_tty(&container)) }
-        }
-    };
+    // Looked up each time: an output does not say whose it is.
+    let (socket, container) = find(permit, limits, id).await?;
+    let config = container.get("Config");
+    let tty = config.and_then(|c| c.get("Tty")).and_then(Value::as_bool).unwrap_or(false);
     let mut target = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1");
     if let Some(since) = since {
         target.push_str(&format!("&since={}.{:09}", since / 1_000_000_000, since % 1_000_000_000));
@@ -332,10 +320,9 @@ async fn logs(
     if let Some(tail) = tail {
         target.push_str(&format!("&tail={}", tail.min(most)));
     }
-    let (bytes, cut) = engine::cut(permit.path(known.socket), target, limits.log_bytes, limits)
-        .await
-        .map_err(|e| named(e, id))?;
-    let mut page = frames::read(&bytes, known.tty == Some(true), cut)?;
+    let (bytes, cut) =
+        engine::cut(permit.path(socket), target, limits.log_bytes, limits).await.map_err(|e| named(e, id))?;
+    let mut page = frames::read(&bytes, tty, cut)?;
     if let Some(since) = since {
         page.lines.retain(|line| line.timestamp >= since);
     }
@@ -353,7 +340,7 @@ async fn find(permit: &Permit, limits: &ServiceLimits, id: &str) -> Result<(usiz
         return Err(Error::NotFound(format!("{shown:?} is no whole id (64 hexadecimal digits)")));
     }
     let places: Vec<usize> = match permit.desk.get(id) {
-        Some(known) => vec![known.socket],
+        Some(socket) => vec![socket],
         None => (0..permit.sockets.len()).collect(),
     };
     let mut problem = None;
@@ -389,12 +376,8 @@ async fn find_on(
     if !same || !place.filter.allows(of_config("Labels"), image) {
         return Ok(None);
     }
-    permit.desk.remember(id, Known { socket, tty: Some(is_tty(&container)) });
+    permit.desk.remember(id, socket);
     Ok(Some(container))
-}
-
-fn is_tty(container: &Value) -> bool {
-    container.get("Config").and_then(|c| c.get("Tty")).and_then(Value::as_bool).unwrap_or(false)
 }
 
 fn is_id(id: &str) -> bool {
