@@ -436,7 +436,11 @@ fn while_the_disk_is_full_no_line_is_acknowledged() {
         stream.acknowledged(shipper.life, 1).await?;
         let loki = Loki::new(&aggregator, aggregator.token())?;
         disk.fill()?;
-        stream.send(shipper.batch(2)).await?;
+        // More than fits into what is left of a page.
+        const LAST: u64 = 60;
+        for sequence in 2..=LAST {
+            stream.send(shipper.batch(sequence)).await?;
+        }
         eventually("the store says that it is stalled", || async {
             let stalled = aggregator.api.json("/api/v1/status").await?["logs"]["stalled"].clone();
             ensure!(stalled.as_str().is_some_and(|text| text.contains("cannot")), "{stalled}");
@@ -445,10 +449,13 @@ fn while_the_disk_is_full_no_line_is_acknowledged() {
         .await?;
         let refused = loki.push_json(&json!({"a": "b"}), &json!([[now_ns().to_string(), "x"]])).await?;
         ensure!(refused.status == 503, "{} {}", refused.status, refused.body);
-        ensure!(loki.lines(r#"{container="x"}"#).await?.len() == 2, "what can't be durable isn't told");
+        let told = loki.lines(r#"{container="x"}"#).await?.len() as u64;
+        ensure!((2..2 * LAST).contains(&told), "{told} lines are told");
         disk.free()?;
-        stream.acknowledged(shipper.life, 2).await?;
-        ensure!(loki.lines(r#"{container="x"}"#).await?.len() == 4);
+        stream.acknowledged(shipper.life, LAST).await?;
+        let lines = loki.lines(r#"{container="x"}"#).await?;
+        let found: BTreeSet<&String> = lines.iter().collect();
+        ensure!(lines.len() as u64 == 2 * LAST && found.len() == lines.len(), "{} lines", lines.len());
         aggregator.daemon.kill()?;
         drop(disk);
         Ok(())
@@ -479,7 +486,7 @@ fn the_cli_finds_lines_and_follows_them() {
         aggregator.cli(&["logs", "{"]).await?.refused(&["parse error at line 1, col 2"])?;
         let counted =
             aggregator.cli(&["logs", r#"sum(count_over_time({container="x"}[5m]))"#]).await?.ok()?;
-        ensure!(counted.contains("LAST VALUE") && counted.trim_end().ends_with('2'), "{counted}");
+        ensure!(counted.contains("VALUE") && counted.trim_end().ends_with('2'), "{counted}");
 
         let mut command = Command::new(binary("picket")?);
         command

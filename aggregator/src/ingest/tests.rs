@@ -513,3 +513,79 @@ async fn commands_are_answered_or_say_why_not() {
     wait_for(|| rig.service.node("n1").unwrap().plugins.len() == 1, "the report").await;
     assert_eq!(rig.service.nodes()[0].losses["cap"], 3);
 }
+
+/// A batch of log lines alone, or with samples.
+fn with_lines(batch: v1::Batch, lines: &[&str]) -> v1::Batch {
+    let label = v1::Label { name: "container".into(), value: "x".into() };
+    let stream = v1::LogStream {
+        labels: vec![label],
+        timestamps_ns: lines.iter().map(|_| Clock::system().now_ms() * 1_000_000).collect(),
+        lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+    };
+    v1::Batch { logs: vec![stream], ..batch }
+}
+
+fn lines(rig: &Rig) -> Vec<String> {
+    let query = crate::logs::query::LogQuery {
+        log: crate::logs::logql::parse_log(r#"{node="n1"}"#).unwrap(),
+        from_ns: i64::MIN,
+        to_ns: i64::MAX,
+        direction: crate::logs::query::Direction::Forward,
+        limit: 1000,
+    };
+    let budget = crate::logs::query::Budget::new(Duration::from_secs(20), u64::MAX);
+    let found = rig.logs.lines(&query, &budget).unwrap();
+    found.streams.iter().flat_map(|stream| &stream.lines).map(|(_, line)| line.to_string()).collect()
+}
+
+#[tokio::test]
+async fn log_lines_are_durable_before_their_acknowledgement_and_kept_once() {
+    let rig = Rig::new();
+    let (mut agent, _) = rig.agent().await;
+    agent.begin(LIFE).await;
+    // With samples, of the stream's life.
+    let batch = agent.batch(1, &[0], &[1.0]);
+    agent.say(Up::Batch(with_lines(batch, &["with a sample"]))).await;
+    agent.acknowledged(LIFE, 1).await;
+    // Of the life of the agent's log queue.
+    let life = picket_proto::model::LOG_LIFE | 5;
+    let alone = |sequence| v1::Batch { sequence, life, ..v1::Batch::default() };
+    for _ in 0..2 {
+        agent.say(Up::Batch(with_lines(alone(1), &["alone", "and another"]))).await;
+    }
+    agent.say(Up::Batch(with_lines(alone(2), &["last"]))).await;
+    agent.acknowledged(life, 2).await;
+    assert_eq!(lines(&rig), ["with a sample", "alone", "and another", "last"]);
+    assert!(rig.text().contains("g{instance=\"n1\",s=\"0\"} 1\n"));
+    let marks = rig.log.watermarks(&NodeId::new("n1").unwrap());
+    assert!(marks.iter().any(|mark| mark.life == life && mark.sequence == 2), "{marks:?}");
+}
+
+#[tokio::test]
+async fn lines_that_were_kept_before_a_crash_of_the_log_are_not_kept_again() {
+    let rig = Rig::new();
+    let life = picket_proto::model::LOG_LIFE | 5;
+    // Durable in the store of lines, and the aggregator died before the log had the batch.
+    let batch = with_lines(v1::Batch::default(), &["once"]);
+    rig.logs.record(&NodeId::new("n1").unwrap(), life, 1, batch.logs).await.unwrap();
+    let (mut agent, marks) = rig.agent().await;
+    assert_eq!(marks, []);
+    let batch = v1::Batch { sequence: 1, life, ..v1::Batch::default() };
+    agent.say(Up::Batch(with_lines(batch, &["once"]))).await;
+    agent.acknowledged(life, 1).await;
+    assert_eq!(lines(&rig), ["once"]);
+}
+
+#[tokio::test]
+async fn a_stream_ends_without_an_acknowledgement_when_lines_cannot_be_kept() {
+    let rig = Rig::new();
+    let (mut agent, _) = rig.agent().await;
+    rig.logs.close();
+    let life = picket_proto::model::LOG_LIFE | 5;
+    for sequence in 1..=3 {
+        let batch = v1::Batch { sequence, life, ..v1::Batch::default() };
+        agent.say(Up::Batch(with_lines(batch, &["lost?"]))).await;
+    }
+    assert_eq!(agent.hear().await, None);
+    assert_eq!(rig.log.watermarks(&NodeId::new("n1").unwrap()), []);
+}

@@ -16,10 +16,13 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// Times and lines.
+pub type Lines = Vec<(i64, String)>;
+
 /// Lines that came together.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Piece {
-    pub streams: Vec<(Arc<Labels>, Vec<(i64, String)>)>,
+    pub streams: Vec<(Arc<Labels>, Lines)>,
 }
 
 /// What comes next.
@@ -68,7 +71,7 @@ impl Follower {
     }
 
     /// The next lines. Blocking: reads the disk.
-    pub fn next(&mut self) -> Next {
+    pub fn read(&mut self) -> Next {
         loop {
             match self.look() {
                 Look::End => return Next::End,

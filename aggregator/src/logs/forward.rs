@@ -283,7 +283,7 @@ impl Forwarder {
 fn gather(follower: &mut super::Follower) -> Option<Request> {
     let mut request = Request::default();
     while request.bytes < REQUEST_BYTES {
-        match follower.next() {
+        match follower.read() {
             Next::Piece(piece) | Next::Packed(piece) => request.add(piece),
             Next::Gone { segments } => {
                 metrics::counter!(telemetry::FORWARD_SKIPPED, "reason" => "retention").increment(segments);
@@ -303,3 +303,6 @@ async fn said(answer: reqwest::Response) -> String {
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, ForwardError> {
     std::fs::read(path).map_err(|source| ForwardError::Secret { key, path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -412,7 +412,7 @@ fn followers_see_all_in_order_through_packing_and_restarts() {
         }
         let mut follower = rig.store.follow(position);
         loop {
-            match follower.next() {
+            match follower.read() {
                 Next::Piece(piece) => {
                     seen.extend(piece.streams.into_iter().flat_map(|(_, l)| l).map(|(_, l)| l))
                 }
@@ -435,7 +435,7 @@ fn followers_see_all_in_order_through_packing_and_restarts() {
     let want: Vec<String> = (1..=sequence).map(|n| format!("line {n}")).collect();
     assert_eq!(seen, want);
     let mut follower = rig.store.follow(rig.store.end());
-    assert_eq!(follower.next(), Next::End);
+    assert_eq!(follower.read(), Next::End);
 }
 
 #[test]

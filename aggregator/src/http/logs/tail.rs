@@ -160,7 +160,7 @@ fn gather(follower: &mut Follower, log: &LogExpr) -> News {
         if lines >= MAX_LINES || bytes >= MAX_BYTES {
             break;
         }
-        let piece = match follower.next() {
+        let piece = match follower.read() {
             TailNext::Piece(piece) => piece,
             TailNext::Packed(_) => {
                 follower.skip_segment();
