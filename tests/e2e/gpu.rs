@@ -203,7 +203,7 @@ fn every_dcgm_family_with_its_labels_from_the_fake_driver() {
             &[("driver_version", "550.54.15"), ("cuda_version", "12.4"), ("nvml_version", "12.550.54.15")],
         )?;
         // Nothing of it failed.
-        let failed = page.sum("picket_source_errors_total", &[("plugin", "gpu")]);
+        let failed = agent.api.metrics().await?.sum("picket_source_errors_total", &[("plugin", "gpu")]);
         ensure!(failed == 0.0, "{failed} failures");
         Ok(())
     });
@@ -254,7 +254,13 @@ fn a_lost_gpu_hides_no_other_from_the_fake_driver() {
         ensure!(state(&page, "picket_component_health", &component).as_deref() == Some("unhealthy"));
         ensure!(page.value("picket_gpu_count", &[])? == 7.0);
         ensure!(page.value("picket_gpu_expected_count", &[])? == 8.0);
-        ensure!(page.sum("picket_source_errors_total", &[("plugin", "gpu"), ("reason", "gpu-lost")]) > 0.0);
+        eventually("it is counted", || async {
+            let page = agent.api.metrics().await?;
+            let lost = page.sum("picket_source_errors_total", &[("plugin", "gpu"), ("reason", "gpu-lost")]);
+            ensure!(lost > 0.0, "{lost}");
+            Ok(())
+        })
+        .await?;
         eventually("the aggregator has the event", || async {
             let all = events(&aggregator, "gpu.health").await?;
             ensure!(all.iter().any(|e| e["key"] == component && e["clear"] == false), "{all:?}");

@@ -232,20 +232,22 @@ impl Errors {
             }
         };
         for (fault, reason) in around.memory.faults.settle(around.now_ms, around.boot, around.times, now_of) {
-            let (kind, subject) = match fault.kind {
-                Kind::Xid => ("gpu.xid", "gpu"),
-                Kind::Sxid => ("nvswitch.sxid", "nvswitch"),
-                Kind::Aer => ("pcie.aer", "pci"),
-            };
-            let message = format!("{} is over ({reason}) after {} times", fault.key(), fault.times);
-            c.emit(
-                Event::ended(kind, fault.key(), message)
-                    .about(subject, fault.device.clone())
-                    .attribute("reason", reason)
-                    .attribute("times", fault.times.to_string()),
-            );
+            c.emit(ended(&fault, reason));
         }
     }
+}
+
+fn ended(fault: &Fault, reason: &str) -> Event {
+    let (kind, subject) = match fault.kind {
+        Kind::Xid => ("gpu.xid", "gpu"),
+        Kind::Sxid => ("nvswitch.sxid", "nvswitch"),
+        Kind::Aer => ("pcie.aer", "pci"),
+    };
+    let message = format!("{} is over ({reason}) after {} times", fault.key(), fault.times);
+    Event::ended(kind, fault.key(), message)
+        .about(subject, fault.device.clone())
+        .attribute("reason", reason)
+        .attribute("times", fault.times.to_string())
 }
 
 /// How an error is told.
@@ -323,6 +325,9 @@ fn take(
     let old = around.now_ms.saturating_sub(error.at_ms) > around.times.transient_after_ms;
     if old && verdict.immediate <= Action::RestartApp {
         return;
+    }
+    if let Some(dropped) = around.memory.faults.make_room() {
+        c.emit(ended(&dropped, "too-many"));
     }
     if around.memory.faults.add(error, verdict, around.boot) == Added::Again {
         return;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Action, Level, Recovery, Verdict};
 
-/// Conditions that are open at once; past it the oldest mild one is dropped.
+/// Conditions that are open at once.
 const MANY: usize = 256;
 
 /// What it is about.
@@ -113,6 +113,16 @@ impl Faults {
         self.0.iter()
     }
 
+    /// Where there are too many, drops the oldest of the mildest, and gives it.
+    pub fn make_room(&mut self) -> Option<Fault> {
+        if self.0.len() < MANY {
+            return None;
+        }
+        let mildest = self.0.iter().map(|f| f.severity).min();
+        let at = self.0.iter().position(|f| Some(f.severity) == mildest)?;
+        Some(self.0.remove(at))
+    }
+
     pub fn add(&mut self, error: &Error, verdict: &Verdict, boot: &str) -> Added {
         let open = self
             .0
@@ -125,12 +135,6 @@ impl Faults {
             fault.good_since = None;
             boot.clone_into(&mut fault.boot);
             return if fault.raise(verdict) { Added::Worse } else { Added::Again };
-        }
-        if self.0.len() >= MANY {
-            let mildest = self.0.iter().map(|f| f.severity).min();
-            if let Some(at) = self.0.iter().position(|f| Some(f.severity) == mildest) {
-                self.0.remove(at);
-            }
         }
         self.0.push(Fault {
             kind: error.kind,

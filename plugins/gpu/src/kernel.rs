@@ -202,11 +202,11 @@ fn aer(line: &str) -> Option<Aer> {
         return None;
     };
     // The last one named is the device that the port speaks of.
-    let named = lower.split_ascii_whitespace().filter_map(|word| {
+    let mut named = lower.split_ascii_whitespace().filter_map(|word| {
         let word = word.trim_end_matches([':', ',', ')']);
         word.contains('.').then(|| Pci::parse(word).map(|pci| (pci, word.to_owned()))).flatten()
     });
-    let (pci, device) = named.last()?;
+    let (pci, device) = named.next_back()?;
     Some(Aer { pci, device: cut(&device), severity })
 }
 

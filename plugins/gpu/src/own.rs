@@ -37,7 +37,7 @@ pub struct Own {
     xid_last: GaugeFamily<3>,
     sxid_errors: CounterFamily<4>,
     aer_errors: CounterFamily<2>,
-    health: StateSetFamily<1>,
+    health: GaugeFamily<2>,
     reasons: InfoFamily<3>,
     recovery: StateSetFamily<2>,
     fabric: StateSetFamily<2>,
@@ -107,9 +107,10 @@ impl Own {
             aer_errors: d
                 .counter("picket_pcie_aer_errors_total", "PCIe errors (AER) that the kernel logged.")
                 .labels(&["pci_bus_id", "severity"]),
+            // The agent has a family of this name for its own parts, a gauge for each state.
             health: d
-                .state_set("picket_component_health", "How well a component is.", "state", &State::WORDS)
-                .labels(&["component"]),
+                .gauge("picket_component_health", "Whether a component does what it should: 1 for its state.")
+                .labels(&["component", "state"]),
             reasons: d
                 .info("picket_component_health_reason_info", "Why a component is not well, and who says so.")
                 .labels(&["component", "reason", "source"]),
@@ -237,7 +238,9 @@ impl Own {
     }
 
     pub fn health(&self, component: &str, state: &str, problems: &[Problem]) {
-        self.health.with(&[component]).set(state);
+        for word in State::WORDS {
+            self.health.with(&[component, word]).set(f64::from(u8::from(word == state)));
+        }
         for (at, problem) in problems.iter().enumerate() {
             let said = |p: &Problem| p.reason == problem.reason && p.source == problem.source;
             if problems.iter().position(said) == Some(at) {
