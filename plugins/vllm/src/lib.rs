@@ -40,6 +40,8 @@ use told::Told;
 
 /// Requests that go out together: the host's own bound.
 const AT_ONCE: usize = 64;
+/// Containers that are asked for together: the host's own bound.
+const IDS_AT_ONCE: usize = 256;
 /// Containers that serve no model are looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// No more logs are read once a collect took so long.
@@ -56,6 +58,8 @@ pub struct Vllm {
     servers: BTreeMap<String, Server>,
     /// Sockets that were there once: their absence is worth a word.
     seen_sockets: BTreeSet<String>,
+    /// Sockets that answered in this collect.
+    answered: BTreeSet<String>,
     told: Told,
 }
 
@@ -79,6 +83,7 @@ impl Source for Vllm {
             containers: BTreeMap::new(),
             servers: BTreeMap::new(),
             seen_sockets: BTreeSet::new(),
+            answered: BTreeSet::new(),
             told: Told::default(),
         }
     }
@@ -96,11 +101,9 @@ impl Source for Vllm {
 
     fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
         let start = clock::monotonic();
-        let complete = self.discover(c, start);
-        if complete {
-            self.look_at_containers(c, start)?;
-        }
-        self.use_of_resources(c, complete);
+        let complete = self.discover(c);
+        self.look_at_containers(c, start)?;
+        self.use_of_resources(c);
         self.ask_servers(c, start);
         self.judge(c, start);
         if complete {
@@ -114,7 +117,8 @@ impl Source for Vllm {
 
 impl Vllm {
     /// Which containers there are. Says whether every engine that ever answered did.
-    fn discover(&mut self, c: &mut Collect<'_>, now: Duration) -> bool {
+    fn discover(&mut self, c: &mut Collect<'_>) -> bool {
+        self.answered.clear();
         let listing = match containers::list(true) {
             Ok(listing) => listing,
             Err(error) => {
@@ -123,13 +127,12 @@ impl Vllm {
             }
         };
         let mut complete = true;
-        let mut answered = BTreeSet::new();
         for socket in &listing.sockets {
             self.families.engine_socket(&socket.path, socket.error.as_ref());
             match &socket.error {
                 None => {
                     self.seen_sockets.insert(socket.path.clone());
-                    answered.insert(socket.path.as_str());
+                    self.answered.insert(socket.path.clone());
                 }
                 Some(ContainersError::Absent(_)) if !self.seen_sockets.contains(&socket.path) => {}
                 Some(error) => {
@@ -150,7 +153,7 @@ impl Vllm {
             .containers
             .iter()
             .filter(|(id, known)| {
-                answered.contains(known.listed.picket_socket.as_str()) && !ids.contains(id.as_str())
+                self.answered.contains(&known.listed.picket_socket) && !ids.contains(id.as_str())
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -175,16 +178,16 @@ impl Vllm {
                 }
             }
         }
-        let _ = now;
         complete
     }
 
     /// Inspects those that serve models, and the others now and then.
     fn look_at_containers(&mut self, c: &mut Collect<'_>, now: Duration) -> Result<(), Failure> {
-        let settings = &self.settings;
+        let (settings, answered) = (&self.settings, &self.answered);
         let wanted: Vec<String> = self
             .containers
             .iter()
+            .filter(|(_, known)| answered.contains(&known.listed.picket_socket))
             .filter(|(_, known)| {
                 known.server.is_some()
                     || known.looked.is_zero()
@@ -198,7 +201,8 @@ impl Vllm {
             })
             .map(|(id, _)| id.clone())
             .collect();
-        for (id, answer) in wanted.iter().zip(containers::inspect(&wanted)) {
+        let answers: Vec<_> = wanted.chunks(IDS_AT_ONCE).flat_map(containers::inspect).collect();
+        for (id, answer) in wanted.iter().zip(answers) {
             let parsed = match answer {
                 Ok(json) => serde_json::from_str::<Inspect>(&json)
                     .map_err(|e| Failure::new("parse", format!("the engine's word on {id}: {e}"))),
@@ -236,8 +240,8 @@ impl Vllm {
     }
 
     /// `container_*`
-    fn use_of_resources(&mut self, c: &mut Collect<'_>, complete: bool) {
-        if !self.settings.container_metrics || !complete {
+    fn use_of_resources(&mut self, c: &mut Collect<'_>) {
+        if !self.settings.container_metrics {
             return;
         }
         let now = clock::now().as_secs_f64();
@@ -245,6 +249,9 @@ impl Vllm {
         let mut owners = BTreeMap::new();
         for (id, known) in &self.containers {
             let Some(inspect) = &known.inspect else { continue };
+            if !self.answered.contains(&known.listed.picket_socket) {
+                continue;
+            }
             let name = known.listed.name();
             let name = if names.insert(name.to_owned()) {
                 name.to_owned()
@@ -260,7 +267,8 @@ impl Vllm {
             }
         }
         let ids: Vec<String> = owners.keys().cloned().collect();
-        for (answer, owner) in containers::stats(&ids).into_iter().zip(owners.values()) {
+        let answers = ids.chunks(IDS_AT_ONCE).flat_map(containers::stats);
+        for (answer, owner) in answers.zip(owners.values()) {
             match answer {
                 Ok(json) => self.resources.read(owner, &json, c),
                 Err(ContainersError::NotFound(_)) => {}

@@ -21,6 +21,8 @@ use crate::work::Meter;
 
 /// The models of a running server are asked for again after so long: adapters come and go.
 const MODELS_EVERY: Duration = Duration::from_secs(60);
+/// Models and adapters of a server that are shown.
+const MAX_MODELS: usize = 256;
 /// Pages of a log that are read in one collect.
 const LOG_PAGES: usize = 4;
 
@@ -150,7 +152,7 @@ impl Server {
                 .timeout(Duration::from_millis(u64::from(settings.timeout_ms)))
         };
         let stale = self.models_at.is_none_or(|at| now.saturating_sub(at) >= MODELS_EVERY);
-        if stale || self.models.is_empty() && self.models_at.is_none() {
+        if stale {
             let request = get("/v1/models");
             let request = match &settings.secret {
                 Some(secret) => request.secret(secret),
@@ -166,7 +168,8 @@ impl Server {
         round.ask(&self.name, Question::Metrics, get("/metrics").header("accept", accept));
     }
 
-    pub fn models_answered(&mut self, models: Vec<Model>, now: Duration) {
+    pub fn models_answered(&mut self, mut models: Vec<Model>, now: Duration) {
+        models.truncate(MAX_MODELS);
         self.models = models;
         self.models_at = Some(now);
     }
