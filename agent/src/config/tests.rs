@@ -143,14 +143,16 @@ fn the_shipped_file_names_every_key_with_its_default() {
     let text = std::fs::read_to_string(&path).unwrap();
     let shipped = load(&Sources { file: path, environment: Vec::new() }).unwrap();
     let mut uncommented = String::new();
+    let mut optional = false;
     for line in text.lines() {
         let key = line.strip_prefix("# ").unwrap_or(line);
         let is_key = key.split_once(" = ").is_some_and(|(name, _)| {
             !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
         });
-        // From here on come other plugins, which a site switches on whole.
-        if line.starts_with("# [plugins.") {
-            break;
+        // The other plugins, which a site switches on whole.
+        optional = line.starts_with("# [") || optional && !line.starts_with('[');
+        if optional {
+            continue;
         }
         uncommented.push_str(if is_key { key } else { line });
         uncommented.push('\n');
