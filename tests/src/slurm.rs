@@ -32,9 +32,9 @@ impl Slurm {
         let Some(mut slurm) = Self::prepare(test, "slurm", false)? else { return Ok(None) };
         slurm.start_controller(test)?;
         for number in 1..=4 {
-            let mut command = slurm.daemon("slurmd-wlm");
+            let mut command = slurm.daemon("slurmd");
             command.args(["-D", "-N", &format!("gpu{number}"), "-d"]);
-            command.arg(slurm.tree.join("usr/sbin/slurmstepd-wlm"));
+            command.arg(slurm.tree.join("usr/sbin/slurmstepd"));
             slurm.daemons.push(Daemon::start(test, &format!("slurmd-{number}"), &mut command)?);
         }
         eventually("four nodes are idle", || async {
@@ -70,6 +70,7 @@ impl Slurm {
         for name in ["munge", "run", "state", "spool", "dev", "rest"] {
             std::fs::create_dir_all(folder.join(name))?;
         }
+        name_daemons(&tree)?;
         if chroot {
             furnish(&tree)?;
         }
@@ -196,7 +197,7 @@ impl Slurm {
     }
 
     pub fn start_controller(&mut self, test: &Test) -> Result<()> {
-        let mut command = self.daemon("slurmctld-wlm");
+        let mut command = self.daemon("slurmctld");
         command.arg("-D");
         self.controller = Some(Daemon::start(test, "slurmctld", &mut command)?);
         Ok(())
@@ -281,6 +282,21 @@ impl Drop for Slurm {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// Debian names them otherwise until they are installed, and they go by their names in what they do.
+fn name_daemons(tree: &Path) -> Result<()> {
+    for name in ["slurmctld", "slurmd", "slurmstepd"] {
+        let link = tree.join("usr/sbin").join(name);
+        match std::os::unix::fs::symlink(format!("{name}-wlm"), &link) {
+            // Another test was first.
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot link {}", link.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What every system has, and an unpacked package has not.

@@ -96,9 +96,13 @@ impl Sink {
     }
 
     pub fn declare(&mut self, def: &FamilyDef) -> Result<u32, SinkError> {
-        let clash = self.families.iter().any(|f| f.name == def.name);
-        if clash {
-            return Err(SinkError::Invalid(format!("the family {} is declared twice", def.name)));
+        // As a node's host does: a family that is there is the same one, if its type is.
+        if let Some(index) = self.families.iter().position(|f| f.name == def.name) {
+            let same = self.families.get(index).is_some_and(|f| f.metric_type == def.metric_type);
+            return match u32::try_from(index) {
+                Ok(index) if same => Ok(index),
+                _ => Err(SinkError::Invalid(format!("the family {} is declared twice", def.name))),
+            };
         }
         if !valid(&def.name, true) {
             return Err(SinkError::Invalid(format!("{:?} is no metric name", def.name)));
