@@ -1,5 +1,5 @@
 //! A node with GPUs as its snapshot tells it, and the plugin that sees it.
-#![allow(clippy::unwrap_used, dead_code)] // a test helper: what fails here fails the test
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code)] // a test helper: what fails here fails the test
 
 use std::cell::RefCell;
 use std::rc::Rc;
