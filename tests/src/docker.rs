@@ -53,9 +53,10 @@ impl Docker {
         let at = |name: &str| self.folder.join(name);
         let _ = std::fs::remove_file(at("docker.pid"));
         let mut command = Command::new(target().join("parts/bin/dockerd"));
-        let path = std::env::var("PATH").unwrap_or_default();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(target().join("parts/bin")).chain(std::env::split_paths(&path));
         command
-            .env("PATH", format!("{}:{path}", target().join("parts/bin").display()))
+            .env("PATH", std::env::join_paths(folders)?)
             .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--live-restore"])
             .arg("--data-root")
             .arg(at("data"))
