@@ -1,5 +1,6 @@
 //! HTTP servers that misbehave, one behaviour each, switched while they run.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub enum Behaviour {
 pub struct BadServer {
     port: u16,
     behaviour: Arc<Mutex<Behaviour>>,
+    served: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -37,16 +39,18 @@ impl BadServer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let behaviour = Arc::new(Mutex::new(behaviour));
-        let current = behaviour.clone();
+        let served = Arc::new(AtomicUsize::new(0));
+        let (current, count) = (behaviour.clone(), served.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let behaviour = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let count = count.clone();
                 tokio::spawn(async move {
-                    let _ = serve(stream, path, behaviour).await;
+                    let _ = serve(stream, path, behaviour, &count).await;
                 });
             }
         });
-        Ok(Self { port, behaviour, task })
+        Ok(Self { port, behaviour, served, task })
     }
 
     pub fn port(&self) -> u16 {
@@ -61,6 +65,11 @@ impl BadServer {
         *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
 
+    /// How many requests came for the page.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// Nothing listens any more.
     pub fn kill(&self) {
         self.task.abort();
@@ -73,7 +82,12 @@ impl Drop for BadServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, path: &str, behaviour: Behaviour) -> std::io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    path: &str,
+    behaviour: Behaviour,
+    served: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut asked = vec![0; 4096];
     let n = stream.read(&mut asked).await?;
     let asked = String::from_utf8_lossy(asked.get(..n).unwrap_or_default()).into_owned();
@@ -83,7 +97,9 @@ async fn serve(mut stream: TcpStream, path: &str, behaviour: Behaviour) -> std::
         )
     };
     let whole = matches!(behaviour, Behaviour::Hang | Behaviour::Close);
-    if !whole && asked.split(' ').nth(1) != Some(path) {
+    if asked.split(' ').nth(1) == Some(path) {
+        served.fetch_add(1, Ordering::Relaxed);
+    } else if !whole {
         return stream.write_all(head(0).as_bytes()).await;
     }
     match behaviour {
