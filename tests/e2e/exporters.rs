@@ -53,12 +53,15 @@ fn address(api: &Api) -> String {
     api.url().trim_start_matches("http://").to_owned()
 }
 
-/// What a page has, as names and labels, but for what is NaN.
+/// What a page has, as names and labels, but for what is NaN. A label with an empty value is none.
 fn identities(page: &Exposition) -> BTreeSet<(String, Labels)> {
     let mut all = BTreeSet::new();
     for name in page.names() {
         let series = page.series(name).iter().filter(|(_, value)| !value.is_nan());
-        all.extend(series.map(|(labels, _)| (name.to_owned(), labels.clone())));
+        all.extend(series.map(|(labels, _)| {
+            let labels = labels.iter().filter(|(_, value)| !value.is_empty());
+            (name.to_owned(), labels.map(|(n, v)| (n.clone(), v.clone())).collect())
+        }));
     }
     all
 }
@@ -283,12 +286,18 @@ fn servers_that_do_what_none_should_touch_no_other() {
             .start()
             .await?;
         let target = |port: u16| format!("127.0.0.1:{port}");
+        let counted = async |reason: &str| {
+            eventually(&format!("{reason} is counted"), || async {
+                let page = agent.api.metrics().await?;
+                let labels = [("plugin", "prometheus"), ("reason", reason)];
+                ensure!(page.sum("picket_source_errors_total", &labels) > 0.0);
+                Ok(())
+            })
+            .await
+        };
         for (server, (behaviour, state, reason)) in servers.iter().zip(&cases) {
             becomes(&agent, &target(server.port()), state).await.with_context(|| format!("{behaviour:?}"))?;
-            let page = agent.api.metrics().await?;
-            let counted =
-                page.sum("picket_source_errors_total", &[("plugin", "prometheus"), ("reason", reason)]);
-            ensure!(counted > 0.0, "{reason} is not counted");
+            counted(reason).await.with_context(|| format!("{behaviour:?}"))?;
         }
         becomes(&agent, &target(dead), "unreachable").await?;
         let good_target = target(good.port());
@@ -304,15 +313,6 @@ fn servers_that_do_what_none_should_touch_no_other() {
             .await?;
         }
         // Things that a page does over time.
-        let counted = async |reason: &str| {
-            eventually(&format!("{reason} is counted"), || async {
-                let page = agent.api.metrics().await?;
-                let labels = [("plugin", "prometheus"), ("reason", reason)];
-                ensure!(page.sum("picket_source_errors_total", &labels) > 0.0);
-                Ok(())
-            })
-            .await
-        };
         good.behave(Behaviour::Page("# TYPE n_total counter\nn_total 1\n".to_owned()));
         counted("reset").await?;
         good.behave(Behaviour::Page("# TYPE n_total gauge\nn_total 1\n".to_owned()));

@@ -85,8 +85,14 @@ impl Proxy {
     async fn series(&self) -> Result<BTreeSet<(String, Labels)>> {
         let page = Exposition::parse(&self.api.text("/metrics/").await?)?;
         let names = page.names().filter(|n| n.starts_with("litellm_"));
-        let all = names.flat_map(|n| page.series(n).iter().map(move |(l, _)| (n.to_owned(), l.clone())));
-        Ok(all.collect())
+        // A label with an empty value is none.
+        let labels = |all: &Labels| -> Labels {
+            all.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n.clone(), v.clone())).collect()
+        };
+        let of = |name: &str| {
+            page.series(name).iter().map(|(l, _)| (name.to_owned(), labels(l))).collect::<Vec<_>>()
+        };
+        Ok(names.flat_map(of).collect())
     }
 }
 
