@@ -262,7 +262,15 @@ fn the_controllers_own_metrics_beside_ours() {
             ensure!(pending == [1.0, 1.0], "{pending:?}");
             let readers = page.series("picket_slurm_reader_info");
             ensure!(readers.iter().any(|(l, _)| l.get("reader").is_some_and(|r| r == "json")), "{readers:?}");
-            ensure!(!page.series("slurm_partition_jobs_pending").is_empty(), "no partitions");
+            let own = [("partition", "gpu"), ("job", "slurmctld")];
+            ensure!(page.value("slurm_partition_jobs_pending", &own)? == 1.0, "one in the partition");
+            let user = [("username", "root"), ("job", "slurmctld")];
+            ensure!(page.value("slurm_user_jobs_pending", &user)? == 1.0, "one of the user's");
+            ensure!(page.value("slurm_nodes_idle", &[("job", "slurmctld")]).is_ok(), "no nodes");
+            ensure!(
+                page.sum("picket_source_errors_total", &[("plugin", "slurm")]) <= 0.0,
+                "something failed"
+            );
             ensure!(!page.series("slurm_bf_active").is_empty(), "nothing that only the controller has");
             Ok(())
         })

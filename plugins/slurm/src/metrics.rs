@@ -2,6 +2,7 @@
 //!
 //! Names are those of the exporters that are in use for Slurm. Their labels differ: with `labels = "vpenso"` a family has those
 //! of the older one, with `"sckyzo"` those of the newer one. A label that has no value does not stand there.
+//! Some families are the controller's own too, when its metrics are passed on: those have the labels of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,7 @@ pub struct Metrics {
     cpus: [GaugeFamily; 4],
     gpus: [GaugeFamily; 4],
     gpus_utilization: GaugeFamily,
-    nodes: Vec<GaugeFamily<1>>,
+    nodes: Vec<GaugeFamily<2>>,
     nodes_total: GaugeFamily,
     node: PerNode,
     partition: PerPartition,
@@ -30,8 +31,8 @@ pub struct Metrics {
     jobs: Vec<GaugeFamily>,
     jobs_cores: [GaugeFamily; 2],
     pending_by_reason: GaugeFamily<1>,
-    users: [GaugeFamily<1>; 5],
-    accounts: [GaugeFamily<1>; 5],
+    users: [GaugeFamily<3>; 5],
+    accounts: [GaugeFamily<3>; 5],
     scheduler: Vec<GaugeFamily>,
     rpc: [GaugeFamily<1>; 3],
     user_rpc: [GaugeFamily<1>; 3],
@@ -50,7 +51,7 @@ struct PerNode {
 struct PerPartition {
     cpus: [GaugeFamily<1>; 4],
     gpus: [GaugeFamily<1>; 2],
-    jobs: [GaugeFamily<1>; 2],
+    jobs: [GaugeFamily<2>; 2],
     up: GaugeFamily<1>,
 }
 
@@ -111,7 +112,8 @@ impl Metrics {
         let nodes = COUNTED
             .iter()
             .map(|s| {
-                d.gauge(&format!("slurm_nodes_{s}"), &format!("Nodes in state {s}.")).labels(&["partition"])
+                d.gauge(&format!("slurm_nodes_{s}"), &format!("Nodes in state {s}."))
+                    .labels(&["partition", "job"])
             })
             .collect();
         let mut by_job = |prefix: &str, what: &str| -> Vec<GaugeFamily<3>> {
@@ -126,8 +128,9 @@ impl Metrics {
         };
         let (queue, cores) = (by_job("queue", "Jobs"), by_job("cores", "Cores of jobs"));
         let mut owner = |who: &str| {
-            let mut one =
-                |what: &str, help: &str| d.gauge(&format!("slurm_{who}_{what}"), help).labels(&[who]);
+            let mut one = |what: &str, help: &str| {
+                d.gauge(&format!("slurm_{who}_{what}"), help).labels(&[who, "username", "job"])
+            };
             [
                 one("jobs_pending", "Pending jobs."),
                 one("jobs_running", "Running jobs."),
@@ -211,7 +214,7 @@ impl Metrics {
 
     fn states(&self, partition: &str, sums: &NodeSums) {
         for (family, count) in self.nodes.iter().zip(sums.by_status) {
-            family.with(&[partition]).set(count as f64);
+            family.with(&[partition, ""]).set(count as f64);
         }
     }
 
@@ -231,7 +234,7 @@ impl Metrics {
             let names: BTreeSet<&str> =
                 counts.keys().map(String::as_str).chain(partitions.iter().copied()).collect();
             for name in names.into_iter().take(MOST_ROWS) {
-                family.with(&[name]).set(counts.get(name).copied().unwrap_or(0) as f64);
+                family.with(&[name, ""]).set(counts.get(name).copied().unwrap_or(0) as f64);
             }
         }
         let users = Queue::top(&queue.users, settings.top_users);
@@ -315,11 +318,11 @@ fn set<const N: usize>(families: &[GaugeFamily; N], values: [u64; N]) {
     }
 }
 
-fn owners(families: &[GaugeFamily<1>; 5], owners: &[(String, Owner)]) {
+fn owners(families: &[GaugeFamily<3>; 5], owners: &[(String, Owner)]) {
     for (name, o) in owners {
         let values = [o.pending, o.running, o.suspended, o.cpus_running, o.gpus_running];
         for (family, value) in families.iter().zip(values) {
-            family.with(&[name]).set(value as f64);
+            family.with(&[name, "", ""]).set(value as f64);
         }
     }
 }
@@ -449,6 +452,13 @@ impl PerNode {
 
 impl PerPartition {
     fn new(d: &mut Describe) -> Self {
+        let jobs = [
+            ("pending", "Pending jobs of the partition; one that may start in several counts in each."),
+            ("running", "Running jobs of the partition."),
+        ];
+        let jobs = jobs.map(|(state, help)| {
+            d.gauge(&format!("slurm_partition_jobs_{state}"), help).labels(&["partition", "job"])
+        });
         let mut one =
             |name: &str, help: &str| d.gauge(&format!("slurm_partition_{name}"), help).labels(&["partition"]);
         Self {
@@ -462,13 +472,7 @@ impl PerPartition {
                 one("gpus_allocated", "Allocated GPUs of the partition."),
                 one("gpus_idle", "GPUs of the partition that are free and to be had."),
             ],
-            jobs: [
-                one(
-                    "jobs_pending",
-                    "Pending jobs of the partition; one that may start in several counts in each.",
-                ),
-                one("jobs_running", "Running jobs of the partition."),
-            ],
+            jobs,
             up: d
                 .gauge("picket_slurm_partition_up", "Whether the partition takes and starts jobs.")
                 .labels(&["partition"]),
