@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    AgentBuilder, Aggregator, Daemon, Test, eventually, eventually_within, quoted, run, run_program, run_within,
-    skip,
+    AgentBuilder, Aggregator, Daemon, Test, eventually, eventually_within, quoted, run, run_program,
+    run_within, skip,
 };
 use serde_json::Value;
 
