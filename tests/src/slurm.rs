@@ -5,6 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -276,6 +277,12 @@ impl Drop for Slurm {
         // Jobs are not the daemons' children.
         let _ = self.run("scancel", &["--state=RUNNING", "--user=root", "--signal=KILL", "--full"]);
         let _ = self.run("scancel", &["--user=root"]);
+        // What runs a job ends when the controller heard of its end: it would wait for that for ever.
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.run("squeue", &["-h"]).is_ok_and(|jobs| !jobs.trim().is_empty()) && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         self.daemons.clear();
         self.controller = None;
         if self.chroot {
