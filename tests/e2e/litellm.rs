@@ -183,6 +183,12 @@ fn a_real_litellm_proxy() {
             let of_fleet = aggregator.api.json("/api/v1/models").await?;
             for models in [&of_agent, &of_fleet] {
                 ensure!(models["models"].as_array().is_some_and(|m| m.len() == 3), "{models}");
+                // The fleet is a moment behind.
+                let rated = |m: &&serde_json::Value| m["current_rpm"].as_f64().is_some_and(|rpm| rpm > 0.0);
+                ensure!(
+                    models["models"].as_array().into_iter().flatten().filter(rated).count() == 2,
+                    "{models}"
+                );
             }
             Ok(of_fleet["models"].clone())
         })
