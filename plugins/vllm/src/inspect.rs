@@ -61,6 +61,9 @@ pub struct State {
     pub oom_killed: bool,
     #[serde(deserialize_with = "null")]
     pub started_at: String,
+    /// Of the life before this one.
+    #[serde(deserialize_with = "null")]
+    pub finished_at: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -25,6 +25,8 @@ const MODELS_EVERY: Duration = Duration::from_secs(60);
 const MAX_MODELS: usize = 256;
 /// Pages of a log that are read in one collect.
 const LOG_PAGES: usize = 4;
+/// Seconds by which an engine may note a container's start later than the container's first lines.
+const START_NOTED_WITHIN: f64 = 10.0;
 
 pub struct Server {
     pub name: String,
@@ -119,7 +121,11 @@ impl Server {
             self.life = life;
             self.started = unix_seconds(&state.started_at);
             self.progress = Progress::default();
-            self.log_from = self.started.map(|s| (s * 1e9) as u64);
+            self.log_from = self.started.map(|started| {
+                let ended = unix_seconds(&state.finished_at).filter(|ended| *ended < started);
+                let from = (started - START_NOTED_WITHIN).max(ended.unwrap_or(0.0));
+                (from.max(0.0) * 1e9) as u64
+            });
             self.engine_version = String::new();
             self.models = Vec::new();
             self.models_at = None;

@@ -17,7 +17,12 @@ fn the_page_has_every_family() {
     for family in &families {
         let labels: Vec<String> = family.label_names.iter().map(|l| format!("`{l}`")).collect();
         let kind = format!("{:?}", family.metric_type).to_lowercase();
-        table.push_str(&format!("| `{}` | {kind} | {} | {} |\n", family.name, labels.join(", "), family.help));
+        table.push_str(&format!(
+            "| `{}` | {kind} | {} | {} |\n",
+            family.name,
+            labels.join(", "),
+            family.help
+        ));
     }
     let page = std::fs::read_to_string(PAGE).unwrap();
     let (before, rest) = page.split_once(BEGIN).unwrap();
