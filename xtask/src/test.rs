@@ -92,10 +92,12 @@ impl Counts {
 /// cargo test (`test result: ok. 3 passed; 0 failed; 1 ignored; …`).
 fn summary(lines: &[String]) -> (usize, usize, usize) {
     let mut sum = (0, 0, 0);
+    // nextest shows what a failed test printed, its own `test result` with it.
+    let nextest = lines.iter().any(|line| line.trim().starts_with("Summary ["));
     for line in lines {
         let line = line.trim();
-        let said = if line.starts_with("Summary [") {
-            line.split_once("run:").map(|(_, said)| said)
+        let said = if nextest {
+            line.strip_prefix("Summary [").and_then(|rest| rest.split_once("run:")).map(|(_, said)| said)
         } else {
             line.strip_prefix("test result:").and_then(|rest| rest.split_once('.')).map(|(_, said)| said)
         };
@@ -201,5 +203,8 @@ mod tests {
         );
         check("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured", (3, 2, 0));
         check("nothing of both", (0, 0, 0));
+        let lines =
+            ["test result: FAILED. 0 passed; 1 failed; 0 ignored", "Summary [ 1.0s] 1 test run: 1 failed"];
+        assert_eq!(summary(&lines.map(str::to_owned)), (0, 1, 0), "one failure, said twice");
     }
 }
