@@ -14,7 +14,21 @@ pub struct Built {
     pub plugins: PathBuf,
 }
 
-/// Builds the daemons, the CLI, the plugin compiler and the plugins, saying what it is at.
+/// Builds what the demo runs and nothing else, saying what it is at: a newcomer waits for it.
+pub fn demo(root: &Path, plugins: &[&str]) -> Result<Built> {
+    eprintln!("[1/3] building the agent, the aggregator and the CLI");
+    // With the workspace's features, as the tests are built, so that neither builds the other's dependencies again.
+    let args =
+        ["build", "--workspace", "--bin", "picket-agent", "--bin", "picket-aggregator", "--bin", "picket"];
+    command::run(&mut command::cargo(root, &args))?;
+    eprintln!("[2/3] building the plugin compiler");
+    compiler(root)?;
+    eprintln!("[3/3] building the plugins {}", plugins.join(", "));
+    plugins::build(root, plugins)?;
+    built(root)
+}
+
+/// Builds everything that is run, saying what it is at.
 pub fn all(root: &Path) -> Result<Built> {
     eprintln!("[1/3] building the agent, the aggregator and the CLI");
     command::run(&mut command::cargo(root, &["build", "--workspace", "--bins"]))?;
@@ -24,6 +38,10 @@ pub fn all(root: &Path) -> Result<Built> {
     nvml_helper(root)?;
     eprintln!("[3/3] building the plugins");
     plugins::build(root, &[])?;
+    built(root)
+}
+
+fn built(root: &Path) -> Result<Built> {
     let bin = bin_folder(root)?;
     let built = Built {
         agent: bin.join("picket-agent"),
@@ -39,16 +57,17 @@ pub fn all(root: &Path) -> Result<Built> {
     Ok(built)
 }
 
-/// Builds `picket-compile`.
+/// Builds `picket-compile`. All the workspace is named, so that what it shares with the daemons has the same features
+/// and isn't built twice.
 pub fn compiler(root: &Path) -> Result<()> {
     let args =
-        ["build", "--package", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"];
+        ["build", "--workspace", "--features", "picket-agent-host/compile", "--bin", "picket-compile"];
     command::run(&mut command::cargo(root, &args))
 }
 
 /// Builds `picket-nvml`, and the library that stands in for the driver's in tests.
 pub fn nvml_helper(root: &Path) -> Result<()> {
-    let args = ["build", "--package", "picket-agent-nvml", "--features", "driver", "--bin", "picket-nvml"];
+    let args = ["build", "--workspace", "--features", "picket-agent-nvml/driver", "--bin", "picket-nvml"];
     command::run(&mut command::cargo(root, &args))?;
     command::run(&mut command::cargo(root, &["build", "--package", "fake-nvml"]))
 }
