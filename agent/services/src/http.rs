@@ -7,23 +7,22 @@
 //!
 //! What goes over the wire ([`wire`]) and what a request must look like ([`parse`], [`headers`]) serves Unix sockets too.
 
+mod tls;
 pub(crate) mod wire;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
 
 use crate::grants::{AddressRule, RuleSet, SecretRule};
 use crate::{ServiceLimits, ServicesError};
+use tls::{Tls, Wanted};
 
 /// The most headers of a request, and the most bytes of them.
 const MAX_HEADERS: usize = 64;
@@ -88,7 +87,8 @@ pub enum Error {
 /// A request that passed the rules.
 #[derive(Debug)]
 struct Checked {
-    https: bool,
+    /// None: plain HTTP.
+    tls: Option<Wanted>,
     host: String,
     port: u16,
     outgoing: wire::Outgoing,
@@ -99,27 +99,16 @@ struct Checked {
 
 #[derive(Debug)]
 pub(crate) struct Client {
-    extra: Vec<CertificateDer<'static>>,
-    tls: OnceLock<Result<TlsConnectorBox, String>>,
+    tls: Arc<Tls>,
     requests: usize,
     time: Duration,
     body_bytes: usize,
 }
 
-struct TlsConnectorBox(TlsConnector);
-
-impl std::fmt::Debug for TlsConnectorBox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsConnector")
-    }
-}
-
 impl Client {
     pub(crate) fn new(extra: Option<PathBuf>, limits: &ServiceLimits) -> Result<Self, ServicesError> {
-        let extra = extra.map(|path| authorities(&path)).transpose()?.unwrap_or_default();
         Ok(Self {
-            extra,
-            tls: OnceLock::new(),
+            tls: Arc::new(Tls::new(extra)?),
             requests: limits.http_requests,
             time: limits.http_time,
             body_bytes: limits.http_body_bytes,
@@ -174,37 +163,14 @@ impl Client {
                 checked.outgoing.headers.insert(name, value);
             }
             let addresses = resolve(&checked).await?;
-            let tls = if checked.https { Some(self.tls()?) } else { None };
-            let Checked { host, port, outgoing, .. } = checked;
+            let Checked { host, port, outgoing, tls, .. } = checked;
+            let tls = tls.as_ref().map(|wanted| (&self.tls, wanted));
             wire::exchange(&host, port, outgoing, &addresses, tls, self.body_bytes).await
         };
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             Err(Error::TimedOut(format!("{place}: no whole answer within {} ms", limit.as_millis())))
         })
     }
-
-    /// Made when it is first needed: the system's authorities are a good megabyte.
-    fn tls(&self) -> Result<TlsConnector, Error> {
-        let made = self.tls.get_or_init(|| {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots.add_parsable_certificates(self.extra.iter().cloned());
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            rustls::ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map(|b| b.with_root_certificates(roots).with_no_client_auth())
-                .map(|config| TlsConnectorBox(TlsConnector::from(Arc::new(config))))
-                .map_err(|e| e.to_string())
-        });
-        made.as_ref().map(|t| t.0.clone()).map_err(|e| Error::Tls(e.clone()))
-    }
-}
-
-fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServicesError> {
-    let failed = |why: String| ServicesError::Authorities { path: path.to_owned(), why };
-    let list: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| failed(e.to_string()))?;
-    if list.is_empty() { Err(failed("it holds no certificate".to_owned())) } else { Ok(list) }
 }
 
 /// What a request's words say, before any rule was asked.
@@ -282,8 +248,8 @@ fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Chec
         headers,
         body: request.body,
     };
-    let https = parsed.scheme == "https";
-    Ok(Checked { https, host: parsed.host, port: parsed.port, outgoing, timeout, addresses, secret })
+    let tls = (parsed.scheme == "https").then(|| Wanted::from(rule));
+    Ok(Checked { tls, host: parsed.host, port: parsed.port, outgoing, timeout, addresses, secret })
 }
 
 /// What a request asks for, within what the node allows.

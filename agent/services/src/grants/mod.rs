@@ -5,18 +5,23 @@
 //! between them, that an interface which was not granted does not exist for the plugin, is the linker's.
 //! A [`Grant`] cannot be made outside this module: a service that takes one cannot be reached without the operator.
 
+mod lines;
 mod path;
 mod url;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use picket_proto::model::PluginId;
 use serde::{Deserialize, Serialize};
 
-use crate::{command, containers, kmsg, logs, nvml, unix_http};
+use crate::{command, containers, containers_control, kmsg, logs, nvml, unix_http};
 
+pub use lines::grant_lines;
+pub(crate) use lines::{list, secret_line, string, tables};
 pub(crate) use path::covers as path_covers;
 pub use path::{InvalidPattern, PathPattern, PathSet};
 pub use url::{AddressRule, RuleSet, UrlRefusal};
@@ -65,6 +70,8 @@ pub enum Scope {
     Command(command::Scope),
     /// Lines of log files, of the journal and of containers.
     Logs(logs::Scope),
+    /// Start, stop, restart and kill of containers.
+    ContainersControl(containers_control::Scope),
 }
 
 /// What the gate asks of a scope that has a type of its own.
@@ -114,6 +121,18 @@ pub struct UrlRule {
     pub allow_private: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretRule>,
+    /// The authorities to trust, in place of the system's: a file of PEM. This and the three below are of `https`, and the
+    /// operator's to say: a manifest leaves them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Whose certificate the server's must be, where that is not the host of the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Who the agent is for the server: files of PEM, both or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
 }
 
 /// A secret that the host puts into a request's header. The plugin knows its name, never its value.
@@ -143,6 +162,10 @@ impl UrlRule {
             methods: get_only(),
             allow_private: false,
             secret: None,
+            ca: None,
+            server_name: None,
+            client_certificate: None,
+            client_key: None,
         }
     }
 }
@@ -193,10 +216,11 @@ pub enum Capability {
     UnixHttp,
     Command,
     Logs,
+    ContainersControl,
 }
 
 impl Capability {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Store,
         Self::Files,
         Self::Http,
@@ -207,6 +231,7 @@ impl Capability {
         Self::UnixHttp,
         Self::Command,
         Self::Logs,
+        Self::ContainersControl,
     ];
 
     /// The word in grants, and the interface's name in `picket:host`.
@@ -222,7 +247,13 @@ impl Capability {
             Self::UnixHttp => "unix-http",
             Self::Command => "command",
             Self::Logs => "logs",
+            Self::ContainersControl => "containers-control",
         }
+    }
+
+    /// It changes something by its nature: for actions alone.
+    pub const fn is_control(self) -> bool {
+        matches!(self, Self::ContainersControl)
     }
 
     pub fn from_word(word: &str) -> Option<Self> {
@@ -249,6 +280,7 @@ impl Scope {
             Self::UnixHttp(_) => Capability::UnixHttp,
             Self::Command(_) => Capability::Command,
             Self::Logs(_) => Capability::Logs,
+            Self::ContainersControl(_) => Capability::ContainersControl,
         }
     }
 }
@@ -258,6 +290,7 @@ impl Scope {
 pub struct Grant {
     plugin: PluginId,
     scope: Compiled,
+    held: Arc<AtomicBool>,
 }
 
 /// A scope made ready for the check of each call.
@@ -273,6 +306,7 @@ pub(crate) enum Compiled {
     UnixHttp(<unix_http::Scope as Granted>::Compiled),
     Command(<command::Scope as Granted>::Compiled),
     Logs(<logs::Scope as Granted>::Compiled),
+    ContainersControl(<containers_control::Scope as Granted>::Compiled),
 }
 
 impl Grant {
@@ -292,11 +326,16 @@ impl Grant {
             Compiled::UnixHttp(_) => Capability::UnixHttp,
             Compiled::Command(_) => Capability::Command,
             Compiled::Logs(_) => Capability::Logs,
+            Compiled::ContainersControl(_) => Capability::ContainersControl,
         }
     }
 
     pub(crate) const fn scope(&self) -> &Compiled {
         &self.scope
+    }
+
+    pub(crate) fn holds_effects(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 }
 
@@ -304,11 +343,17 @@ impl Grant {
 #[derive(Debug, Default)]
 pub struct Admission {
     grants: Vec<Grant>,
+    held: Arc<AtomicBool>,
 }
 
 impl Admission {
     pub fn grant(&self, capability: Capability) -> Option<&Grant> {
         self.grants.iter().find(|g| g.capability() == capability)
+    }
+
+    /// Whether what would change something is refused from now on, whatever is granted. It is not where nobody said so.
+    pub fn hold_effects(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
     }
 
     pub fn capabilities(&self) -> impl Iterator<Item = Capability> {
@@ -370,7 +415,10 @@ pub fn admit(
             return Err(Refusal::NotGranted { what, lines: grant_lines(plugin, &missing) });
         }
         match granted {
-            Some(scope) if imported => admission.grants.push(Grant { plugin: plugin.clone(), scope }),
+            Some(scope) if imported => {
+                let held = admission.held.clone();
+                admission.grants.push(Grant { plugin: plugin.clone(), scope, held });
+            }
             None if imported => {
                 let example =
                     Need { scope: example(capability), why: "say here what it may reach".to_owned() };
@@ -432,6 +480,9 @@ impl Compiled {
                 Self::Command(command::Scope::compile(&of!(scopes, Command)).map_err(malformed)?)
             }
             Capability::Logs => Self::Logs(logs::Scope::compile(&of!(scopes, Logs)).map_err(malformed)?),
+            Capability::ContainersControl => Self::ContainersControl(
+                containers_control::Scope::compile(&of!(scopes, ContainersControl)).map_err(malformed)?,
+            ),
         }))
     }
 }
@@ -478,6 +529,9 @@ fn uncovered(need: &Scope, grants: &[Scope]) -> Option<Scope> {
         Scope::UnixHttp(need) => need.uncovered(&of!(grants, UnixHttp)).map(Scope::UnixHttp),
         Scope::Command(need) => need.uncovered(&of!(grants, Command)).map(Scope::Command),
         Scope::Logs(need) => need.uncovered(&of!(grants, Logs)).map(Scope::Logs),
+        Scope::ContainersControl(need) => {
+            need.uncovered(&of!(grants, ContainersControl)).map(Scope::ContainersControl)
+        }
     }
 }
 
@@ -507,120 +561,8 @@ fn example(capability: Capability) -> Scope {
         Capability::UnixHttp => Scope::UnixHttp(Granted::example()),
         Capability::Command => Scope::Command(Granted::example()),
         Capability::Logs => Scope::Logs(Granted::example()),
+        Capability::ContainersControl => Scope::ContainersControl(Granted::example()),
     }
-}
-
-/// The TOML that grants these needs, each with its reason.
-pub fn grant_lines(plugin: &PluginId, needs: &[Need]) -> String {
-    let mut out = String::new();
-    for need in needs {
-        for line in need.why.lines() {
-            out.push_str(&format!("# why: {line}\n"));
-        }
-        out.push_str(&format!("[[plugins.{}.grants]]\n", quoted_key(plugin.as_str())));
-        out.push_str(&scope_lines(&need.scope));
-        out.push('\n');
-    }
-    out
-}
-
-fn quoted_key(key: &str) -> String {
-    if key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
-        key.to_owned()
-    } else {
-        string(key)
-    }
-}
-
-/// A TOML basic string. Rust's own escapes are TOML's but for the braces of `\u{…}`.
-pub(crate) fn string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04X}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-pub(crate) fn list(items: &[String]) -> String {
-    let quoted: Vec<String> = items.iter().map(|i| string(i)).collect();
-    format!("[{}]", quoted.join(", "))
-}
-
-fn scope_lines(scope: &Scope) -> String {
-    let mut out = format!("capability = \"{}\"\n", scope.capability());
-    match scope {
-        Scope::Store { bytes } => out.push_str(&format!("bytes = {bytes}\n")),
-        Scope::Files { read, filesystems } => {
-            if !read.is_empty() {
-                out.push_str(&format!("read = {}\n", list(read)));
-            }
-            if !filesystems.is_empty() {
-                out.push_str(&format!("filesystems = {}\n", list(filesystems)));
-            }
-        }
-        Scope::Http { urls } => {
-            let rules: Vec<String> = urls.iter().map(|u| format!("  {}", rule_line(u))).collect();
-            out.push_str(&tables("urls", &rules));
-        }
-        Scope::System {} => {}
-        Scope::Nvml(scope) => out.push_str(&scope.lines()),
-        Scope::Kmsg(scope) => out.push_str(&scope.lines()),
-        Scope::Containers(scope) => out.push_str(&scope.lines()),
-        Scope::UnixHttp(scope) => out.push_str(&scope.lines()),
-        Scope::Command(scope) => out.push_str(&scope.lines()),
-        Scope::Logs(scope) => out.push_str(&scope.lines()),
-    }
-    out
-}
-
-/// A TOML list of tables, a line each.
-pub(crate) fn tables(key: &str, lines: &[String]) -> String {
-    if lines.is_empty() {
-        return format!("{key} = []\n");
-    }
-    format!("{key} = [\n{},\n]\n", lines.join(",\n"))
-}
-
-fn rule_line(rule: &UrlRule) -> String {
-    let mut parts = Vec::new();
-    if let Some(scheme) = &rule.scheme {
-        parts.push(format!("scheme = {}", string(scheme)));
-    }
-    parts.push(format!("host = {}", string(&rule.host)));
-    if let Some(port) = rule.port {
-        parts.push(format!("port = {port}"));
-    }
-    if let Some(ports) = &rule.ports {
-        parts.push(format!("ports = {}", string(ports)));
-    }
-    if rule.path_prefix != "/" {
-        parts.push(format!("path_prefix = {}", string(&rule.path_prefix)));
-    }
-    if rule.methods != get_only() {
-        parts.push(format!("methods = {}", list(&rule.methods)));
-    }
-    if rule.allow_private {
-        parts.push("allow_private = true".to_owned());
-    }
-    if let Some(secret) = &rule.secret {
-        parts.push(secret_line(secret));
-    }
-    format!("{{ {} }}", parts.join(", "))
-}
-
-pub(crate) fn secret_line(secret: &SecretRule) -> String {
-    format!(
-        "secret = {{ name = {}, header = {}, prefix = {}, file = \"/path/to/the/secret\" }}",
-        string(&secret.name),
-        string(&secret.header),
-        string(&secret.prefix)
-    )
 }
 
 #[cfg(test)]

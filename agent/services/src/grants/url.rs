@@ -198,6 +198,34 @@ fn check(rule: &UrlRule) -> Result<(), String> {
     if let Some(secret) = &rule.secret {
         check_secret(host, secret)?;
     }
+    check_tls(rule)
+}
+
+fn check_tls(rule: &UrlRule) -> Result<(), String> {
+    let host = &rule.host;
+    let files = [
+        ("ca", &rule.ca),
+        ("client_certificate", &rule.client_certificate),
+        ("client_key", &rule.client_key),
+    ];
+    let named = files.iter().filter_map(|(key, path)| Some((*key, path.as_ref()?)));
+    for (key, path) in named.clone() {
+        if !path.is_absolute() {
+            return Err(format!("url rule for {host}: {key} {} must be an absolute path", path.display()));
+        }
+    }
+    let first = named.map(|(key, _)| key).next().or(rule.server_name.as_ref().map(|_| "server_name"));
+    if let (Some(key), Some("http")) = (first, rule.scheme.as_deref()) {
+        return Err(format!("url rule for {host}: {key} is of https, and the scheme is http"));
+    }
+    if rule.client_certificate.is_some() != rule.client_key.is_some() {
+        return Err(format!("url rule for {host}: client_certificate and client_key go together"));
+    }
+    if let Some(name) = &rule.server_name
+        && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
+    {
+        return Err(format!("url rule for {host}: server_name {name:?} is no name for a certificate"));
+    }
     Ok(())
 }
 
@@ -417,6 +445,28 @@ mod tests {
             assert!(RuleSet::new(vec![rule(host)]).is_err(), "{host:?}");
         }
         assert!(RuleSet::new(vec![UrlRule { methods: vec!["get".to_owned()], ..rule("x") }]).is_err());
+        let tls = |more: serde_json::Value| {
+            let mut value = serde_json::json!({ "host": "x" });
+            value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            RuleSet::new(vec![serde_json::from_value(value).unwrap()]).map(drop)
+        };
+        assert_eq!(
+            tls(
+                serde_json::json!({ "ca": "/ca.pem", "client_certificate": "/c", "client_key": "/k", "server_name": "a.example" })
+            ),
+            Ok(())
+        );
+        for (bad, part) in [
+            (serde_json::json!({ "ca": "ca.pem" }), "absolute"),
+            (serde_json::json!({ "ca": "/ca.pem", "scheme": "http" }), "ca is of https"),
+            (serde_json::json!({ "server_name": "a", "scheme": "http" }), "server_name is of https"),
+            (serde_json::json!({ "client_certificate": "/c" }), "go together"),
+            (serde_json::json!({ "client_key": "/k" }), "go together"),
+            (serde_json::json!({ "server_name": "a b" }), "no name"),
+        ] {
+            let refusal = tls(bad.clone()).unwrap_err();
+            assert!(refusal.contains(part), "{bad}: {refusal}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! last two over any connection.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
@@ -9,11 +10,10 @@ use http::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use super::tls::{self, Tls, Wanted};
 use super::{Answer, Error};
 
 /// The most header bytes of an answer (hyper's least is 8 KiB).
@@ -46,7 +46,7 @@ pub(super) async fn exchange(
     port: u16,
     outgoing: Outgoing,
     addresses: &[SocketAddr],
-    tls: Option<TlsConnector>,
+    tls: Option<(&Arc<Tls>, &Wanted)>,
     body_bytes: usize,
 ) -> Result<Answer, Error> {
     let stream = connect(host, addresses).await?;
@@ -54,10 +54,8 @@ pub(super) async fn exchange(
     let most = Most::Bytes(body_bytes);
     let (answer, _) = match tls {
         None => speak(stream, &place, outgoing, most).await?,
-        Some(tls) => {
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|e| Error::Tls(format!("{host} is no name for a certificate: {e}")))?;
-            let stream = tls.connect(name, stream).await.map_err(|e| Error::Tls(format!("{place}: {e}")))?;
+        Some((tls, wanted)) => {
+            let stream = tls.connect(wanted, host, &place, stream).await?;
             speak(stream, &place, outgoing, most).await?
         }
     };
@@ -91,6 +89,11 @@ where
 {
     let malformed = |e: hyper::Error| {
         let text = with_causes(&e);
+        // A server that wants to know who we are says so after the handshake.
+        let broken = std::error::Error::source(&e).and_then(|e| e.downcast_ref::<std::io::Error>());
+        if let Some(e) = broken.filter(|e| tls::cause(e).is_some()) {
+            return tls::failure(place, e);
+        }
         if e.is_parse() || e.is_incomplete_message() {
             Error::Malformed(format!("{place}: {text}"))
         } else {
