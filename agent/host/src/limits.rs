@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use picket_artifact::AskedLimits;
+use picket_artifact::units::{bytes, duration};
 use serde::{Deserialize, Serialize};
 
 /// The limits of one plugin, as `[plugins.NAME.limits]` gives them. Sizes are bytes or `"64MiB"`, times `"250ms"`.
@@ -65,22 +67,6 @@ impl Default for Limits {
     }
 }
 
-/// What a manifest's `[limits]` asks for. Anything above the node's limit is cut down to it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AskedLimits {
-    #[serde(deserialize_with = "bytes::some")]
-    pub memory: Option<u64>,
-    #[serde(deserialize_with = "duration::some")]
-    pub guest_time: Option<Duration>,
-    #[serde(deserialize_with = "duration::some")]
-    pub call_time: Option<Duration>,
-    pub samples: Option<u32>,
-    pub series: Option<u32>,
-    pub families: Option<u32>,
-    pub events: Option<u32>,
-}
-
 impl Limits {
     /// These limits, or the smaller ones that the plugin asks for.
     #[must_use]
@@ -98,43 +84,6 @@ impl Limits {
             events: least(self.events, asked.events),
             ..self.clone()
         }
-    }
-}
-
-mod bytes {
-    use bytesize::ByteSize;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &u64, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_u64(*bytes)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
-        ByteSize::deserialize(d).map(|b| b.as_u64())
-    }
-
-    pub fn some<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
-        deserialize(d).map(Some)
-    }
-}
-
-mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&humantime::format_duration(*time))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(d)?;
-        humantime::parse_duration(&text)
-            .map_err(|e| D::Error::custom(format!("{text:?} is no duration like \"250ms\": {e}")))
-    }
-
-    pub fn some<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
-        deserialize(d).map(Some)
     }
 }
 

@@ -49,19 +49,25 @@ pub const ROOMS: &[Room] = &[
     Room {
         package: "picket",
         folder: "cli",
-        may_name: &["picket-proto", "picket-agent-host", "picket-agent-services"],
+        may_name: &["picket-artifact", "picket-proto", "picket-agent-host", "picket-agent-services"],
         never_links: &["picket-aggregator", "cranelift-codegen*"],
     },
     Room {
         package: "picket-agent",
         folder: "agent",
-        may_name: &["picket-agent-host", "picket-agent-services", "picket-agent-spool", "picket-proto"],
+        may_name: &[
+            "picket-agent-host",
+            "picket-agent-services",
+            "picket-agent-spool",
+            "picket-artifact",
+            "picket-proto",
+        ],
         never_links: COMPILER,
     },
     Room {
         package: "picket-agent-host",
         folder: "agent/host",
-        may_name: &["picket-agent-services", "picket-proto"],
+        may_name: &["picket-agent-services", "picket-artifact", "picket-proto"],
         never_links: COMPILER,
     },
     Room {
@@ -91,8 +97,21 @@ pub const ROOMS: &[Room] = &[
     Room {
         package: "picket-aggregator",
         folder: "aggregator",
-        may_name: &["picket-proto"],
+        may_name: &["picket-artifact", "picket-proto"],
         never_links: ENGINE,
+    },
+    Room {
+        package: "picket-artifact",
+        folder: "proto/artifact",
+        may_name: &["picket-proto"],
+        never_links: &[
+            "wasmtime*",
+            "wasmparser",
+            "rusqlite",
+            "tokio-rustls",
+            "picket-agent*",
+            "picket-aggregator",
+        ],
     },
     Room { package: "picket-proto", folder: "proto", may_name: &[], never_links: &["wasmtime*", "rusqlite"] },
 ];
