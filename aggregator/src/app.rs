@@ -32,9 +32,10 @@ use crate::identity::{
 };
 use crate::ingest::{Options, UplinkService};
 use crate::limiter::FailureLimiter;
-use crate::log::{Log, LogError, LogOptions};
+use crate::durable::OpenError;
+use crate::log::{Log, LogOptions};
 use crate::logs::forward::{ForwardError, Forwarder, Target};
-use crate::logs::{LogStore, OpenError};
+use crate::logs::LogStore;
 use crate::store::{Store, StoreOptions};
 use crate::telemetry::{LogLevel, TelemetryError};
 use crate::transport::{
@@ -79,9 +80,7 @@ pub enum AppError {
     #[error(transparent)]
     Tickets(#[from] TicketError),
     #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Logs(#[from] OpenError),
+    Open(#[from] OpenError),
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]

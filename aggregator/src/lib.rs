@@ -7,6 +7,7 @@
 pub mod app;
 pub mod clock;
 pub mod config;
+mod durable;
 pub mod events;
 pub mod http;
 pub mod identity;

@@ -24,7 +24,7 @@ use super::shared::Shared;
 use super::violation::{MAX_LIVES, MAX_SAMPLES, Violation};
 use super::waiting::{Prepared, Waiting};
 use super::{Inner, telemetry};
-use crate::log::Entry;
+use crate::log::{Batch, Entry};
 use crate::store::{Stamp, Writer, lock};
 use crate::transport::PeerInfo;
 
@@ -211,7 +211,7 @@ impl Session {
             return Ok(());
         }
         let received_ms = self.inner.options.clock.now_ms();
-        let prepared = Box::new(Prepared {
+        let batch = Batch {
             life,
             sequence,
             received_ms,
@@ -219,10 +219,8 @@ impl Session {
             blocks: Vec::new(),
             retired: Vec::new(),
             pin: node.store.pin(),
-            events: Arc::default(),
-            logs,
-        });
-        self.keep(node, prepared, cx);
+        };
+        self.keep(node, Box::new(Prepared { batch, events: Arc::default(), logs }), cx);
         Ok(())
     }
 
@@ -291,18 +289,10 @@ impl Session {
             metrics::counter!(telemetry::EVENTS_DROPPED).increment((events.len() - MAX_EVENTS) as u64);
             events.truncate(MAX_EVENTS);
         }
-        let prepared = Box::new(Prepared {
-            life,
-            sequence: batch.sequence,
-            received_ms,
-            fresh_ms,
-            blocks,
-            retired,
-            pin,
-            events: Arc::new(events),
-            logs: batch.logs,
-        });
-        self.keep(node, prepared, cx);
+        let (events, logs) = (Arc::new(events), batch.logs);
+        let sequence = batch.sequence;
+        let batch = Batch { life, sequence, received_ms, fresh_ms, blocks, retired, pin };
+        self.keep(node, Box::new(Prepared { batch, events, logs }), cx);
         Ok(())
     }
 
@@ -310,7 +300,7 @@ impl Session {
     fn keep(&mut self, node: &Arc<NodeState>, mut prepared: Box<Prepared>, cx: &Context<'_>) {
         let logs = std::mem::take(&mut prepared.logs);
         if !logs.is_empty() {
-            let (life, sequence) = (prepared.life, prepared.sequence);
+            let (life, sequence) = (prepared.batch.life, prepared.batch.sequence);
             let recording = self.inner.logs.record(&self.peer.node, life, sequence, logs);
             self.waiting = Some(Waiting::Logs(recording, prepared));
         } else if prepared.events.is_empty() {
@@ -324,7 +314,7 @@ impl Session {
     fn record(&mut self, prepared: Box<Prepared>) {
         let (sink, peer, events) =
             (Arc::clone(&self.inner.events), Arc::clone(&self.peer), Arc::clone(&prepared.events));
-        let (life, sequence) = (prepared.life, prepared.sequence);
+        let (life, sequence) = (prepared.batch.life, prepared.batch.sequence);
         let handle = tokio::task::spawn_blocking(move || sink.record(&peer.node, life, sequence, &events));
         self.waiting = Some(Waiting::Events(handle, prepared));
     }
@@ -336,29 +326,20 @@ impl Session {
             self.waiting = Some(Waiting::Room(prepared));
             return;
         }
-        let Prepared { life, sequence, received_ms, fresh_ms, blocks, retired, pin, events, .. } = *prepared;
-        let samples: usize = blocks.iter().map(|b| b.slots.len()).sum();
+        let Prepared { batch, events, .. } = *prepared;
+        let Batch { life, sequence, received_ms, fresh_ms, .. } = batch;
+        let samples: usize = batch.blocks.iter().map(|b| b.slots.len()).sum();
         let accepted = node.accept(life, sequence, received_ms, |in_order| {
-            for block in &blocks {
+            for block in &batch.blocks {
                 node.store.take(block, Stamp { timestamp_ms: block.timestamp_ms, fresh_ms, in_order });
             }
-            if !retired.is_empty() {
-                let at_ms = blocks.first().map_or(received_ms, |b| b.timestamp_ms);
-                node.store.retire(&retired, at_ms);
+            if !batch.retired.is_empty() {
+                let at_ms = batch.blocks.first().map_or(received_ms, |b| b.timestamp_ms);
+                node.store.retire(&batch.retired, at_ms);
             }
             node.store.received(received_ms);
             let done = Arc::clone(node) as Arc<dyn crate::log::Committed>;
-            self.inner.log.append(Entry {
-                node: Arc::clone(&node.store),
-                life,
-                sequence,
-                received_ms,
-                fresh_ms,
-                blocks,
-                retired,
-                pin,
-                done,
-            });
+            self.inner.log.append(Entry { node: Arc::clone(&node.store), batch, done });
         });
         if accepted {
             metrics::counter!(telemetry::BATCHES).increment(1);

@@ -7,7 +7,7 @@ use picket_proto::v1;
 use tokio::task::JoinHandle;
 
 use super::admission::Recording;
-use crate::store::Resolved;
+use crate::log::Batch;
 
 /// A batch that can't be taken yet; nothing is read until it is.
 pub(super) enum Waiting {
@@ -22,13 +22,7 @@ pub(super) enum Waiting {
 }
 
 pub(super) struct Prepared {
-    pub life: u64,
-    pub sequence: u64,
-    pub received_ms: i64,
-    pub fresh_ms: i64,
-    pub blocks: Vec<Resolved>,
-    pub retired: Vec<u32>,
-    pub pin: crate::store::Pin,
+    pub batch: Batch,
     pub events: Arc<Vec<v1::Event>>,
     pub logs: Vec<v1::LogStream>,
 }

@@ -48,6 +48,7 @@ struct Shape {
 impl Dictionary {
     /// Appends the frames of a batch, with whatever it names first.
     pub fn encode(&mut self, entry: &Entry, out: &mut Vec<u8>) {
+        let batch = &entry.batch;
         let epoch = entry.node.epoch();
         let current = self
             .namespaces
@@ -58,8 +59,8 @@ impl Dictionary {
         }
         let Self { namespaces, families, next_family, next_shape, hasher, .. } = self;
         let Some(namespace) = namespaces.get_mut(entry.node.id()) else { return };
-        let mut shapes = Vec::with_capacity(entry.blocks.len());
-        for block in &entry.blocks {
+        let mut shapes = Vec::with_capacity(batch.blocks.len());
+        for block in &batch.blocks {
             let hash = hasher.hash_one(block.slots.as_slice());
             if let Some(shape) = namespace.shapes.find(hash, |s| s.hash == hash && *s.slots == *block.slots) {
                 shapes.push(shape.number);
@@ -68,22 +69,22 @@ impl Dictionary {
             namespace.define(&block.slots, families, next_family, out);
             shapes.push(namespace.list(hash, block, next_shape, out));
         }
-        namespace.define(&entry.retired, families, next_family, out);
+        namespace.define(&batch.retired, families, next_family, out);
         let at = frame::begin(out, BATCH);
         BatchHead {
             namespace: namespace.number,
-            life: entry.life,
-            sequence: entry.sequence,
-            received_ms: entry.received_ms,
-            fresh_ms: entry.fresh_ms,
+            life: batch.life,
+            sequence: batch.sequence,
+            received_ms: batch.received_ms,
+            fresh_ms: batch.fresh_ms,
         }
         .put(out);
-        put_u32(out, entry.blocks.len() as u32);
-        for (block, shape) in entry.blocks.iter().zip(shapes) {
+        put_u32(out, batch.blocks.len() as u32);
+        for (block, shape) in batch.blocks.iter().zip(shapes) {
             put_block(block, shape, out);
         }
-        put_u32(out, entry.retired.len() as u32);
-        entry.retired.iter().for_each(|&slot| put_u32(out, slot));
+        put_u32(out, batch.retired.len() as u32);
+        batch.retired.iter().for_each(|&slot| put_u32(out, slot));
         frame::end(out, at);
     }
 

@@ -6,7 +6,7 @@
 use std::io::Read;
 
 pub const MAGIC: [u8; 8] = *b"PKTLOG01";
-pub const HEADER: usize = 16;
+pub const HEADER: usize = crate::durable::HEADER as usize;
 /// The largest payload.
 pub const MAX_PAYLOAD: usize = 256 << 20;
 /// Instead of a shape's number: the slots follow.

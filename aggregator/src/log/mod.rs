@@ -24,10 +24,9 @@ mod watermarks;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use picket_proto::model::NodeId;
@@ -38,6 +37,8 @@ pub use telemetry::describe as describe_metrics;
 pub use watermarks::Watermark;
 pub(crate) use watermarks::Watermarks;
 
+pub use crate::durable::OpenError;
+use crate::durable::{Folder, Packer as _, Stall};
 use crate::store::{Node, Resolved, lock};
 use segment::SegmentInfo;
 
@@ -74,16 +75,6 @@ impl Default for LogOptions {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error("cannot {what} {}: {source}; the aggregator's user must own the folder and the disk must be writable", .path.display())]
-    Io { what: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("another process holds {}; is another aggregator running on this state folder?", .path.display())]
-    Locked { path: PathBuf },
-    #[error("cannot start the log's writer thread: {0}")]
-    Thread(std::io::Error),
-}
-
 /// Is told when a batch is durable.
 pub trait Committed: Send + Sync {
     fn committed(&self, life: u64, sequence: u64);
@@ -92,6 +83,12 @@ pub trait Committed: Send + Sync {
 /// One batch on its way to the disk. Those of one node and life must be appended in order of sequence.
 pub struct Entry {
     pub node: Arc<Node>,
+    pub batch: Batch,
+    pub done: Arc<dyn Committed>,
+}
+
+/// What is kept of a batch.
+pub struct Batch {
     pub life: u64,
     pub sequence: u64,
     /// When it came, Unix ms.
@@ -103,10 +100,9 @@ pub struct Entry {
     pub retired: Vec<u32>,
     /// Keeps `retired` meaning what it means; the blocks have their own.
     pub pin: crate::store::Pin,
-    pub done: Arc<dyn Committed>,
 }
 
-impl Entry {
+impl Batch {
     fn bytes(&self) -> usize {
         128 + self.retired.len() * 4 + self.blocks.iter().map(Resolved::bytes).sum::<usize>()
     }
@@ -125,9 +121,7 @@ pub struct LogStatus {
 
 pub struct Log {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Held until the log is closed.
-    folder: Mutex<Option<std::fs::File>>,
+    folder: Folder,
 }
 
 struct Shared {
@@ -136,7 +130,7 @@ struct Shared {
     wake: Condvar,
     marks: Mutex<Watermarks>,
     segments: Mutex<BTreeMap<u64, SegmentInfo>>,
-    stalled: Mutex<Option<String>>,
+    stall: Stall,
     /// A sealed segment waits for the compressor.
     sealed: Condvar,
 }
@@ -152,9 +146,8 @@ struct Queue {
 
 impl Log {
     /// Opens the log: reads what the last run left, cuts a torn tail, and starts the writer. Blocking.
-    pub fn open(options: LogOptions) -> Result<(Arc<Self>, Recovered), LogError> {
-        std::fs::create_dir_all(&options.dir).map_err(io("make the folder", &options.dir))?;
-        let guard = lock_dir(&options.dir)?;
+    pub fn open(options: LogOptions) -> Result<(Arc<Self>, Recovered), OpenError> {
+        let folder = Folder::hold(&options.dir)?;
         let (recovered, segments, marks) = segment::recover(&options)?;
         let first = segments.keys().next_back().map_or(1, |last| last + 1);
         let shared = Arc::new(Shared {
@@ -162,22 +155,20 @@ impl Log {
             wake: Condvar::new(),
             marks: Mutex::new(marks),
             segments: Mutex::new(segments),
-            stalled: Mutex::default(),
+            stall: Stall {
+                what: "the log",
+                errors: telemetry::ERRORS,
+                gauge: telemetry::STALLED,
+                why: Mutex::default(),
+            },
             sealed: Condvar::new(),
             options,
         });
-        let mut threads = Vec::new();
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(LogError::Thread)
-        };
         let writer = writer::Writer::new(Arc::clone(&shared), first);
-        threads.push(spawn("log-writer", Box::new(move || writer.run()))?);
+        folder.spawn("log-writer", move || writer.run())?;
         let compressor = Arc::clone(&shared);
-        threads.push(spawn("log-compress", Box::new(move || writer::compress(&compressor)))?);
-        Ok((
-            Arc::new(Self { shared, threads: Mutex::new(threads), folder: Mutex::new(Some(guard)) }),
-            recovered,
-        ))
+        folder.spawn("log-compress", move || compressor.run())?;
+        Ok((Arc::new(Self { shared, folder }), recovered))
     }
 
     /// Puts a batch in the queue; never blocks. Ask [`Log::poll_room`] before: the queue's bound is kept by its callers,
@@ -187,7 +178,7 @@ impl Log {
         if queue.closing {
             return;
         }
-        queue.bytes += entry.bytes();
+        queue.bytes += entry.batch.bytes();
         queue.entries.push_back(entry);
         let first = queue.entries.len() == 1;
         drop(queue);
@@ -229,7 +220,7 @@ impl Log {
             (segments.values().map(|s| s.bytes).sum(), segments.len())
         };
         let queued_bytes = lock(&self.shared.queue).bytes;
-        LogStatus { bytes, segments, queued_bytes, stalled: lock(&self.shared.stalled).clone() }
+        LogStatus { bytes, segments, queued_bytes, stalled: self.shared.stall.why() }
     }
 
     /// Writes what waits, ends the threads and lets go of the folder. What the disk refuses stays unacknowledged. Blocking;
@@ -240,37 +231,12 @@ impl Log {
         // Taken under the compressor's lock, so that it can't miss the call between its check and its wait.
         drop(lock(&self.shared.segments));
         self.shared.sealed.notify_all();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the log ended by a panic");
-            }
-        }
-        *lock(&self.folder) = None;
+        self.folder.leave();
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> LogError + use<> {
-    let path = path.to_path_buf();
-    move |source| LogError::Io { what, path, source }
-}
-
-fn lock_dir(dir: &Path) -> Result<std::fs::File, LogError> {
-    let path = dir.join("lock");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(LogError::Locked { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(LogError::Io { what: "lock", path, source }),
     }
 }

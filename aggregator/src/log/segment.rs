@@ -11,7 +11,8 @@ use picket_proto::model::NodeId;
 
 use super::frame::{BATCH, BatchHead, Fields, Frames, HEADER, NODE, Next};
 use super::watermarks::Watermarks;
-use super::{LogError, LogOptions, Shared, io, telemetry};
+use super::{LogOptions, Shared, telemetry};
+use crate::durable::{OpenError, io};
 use crate::store::lock;
 
 const RAW: &str = "log";
@@ -102,7 +103,7 @@ fn open(path: &Path, packed: bool) -> Option<Source> {
 /// Lists the folder, reads every segment that the checkpoint doesn't cover, and cuts the torn tail of the last.
 pub fn recover(
     options: &LogOptions,
-) -> Result<(Recovered, BTreeMap<u64, SegmentInfo>, Watermarks), LogError> {
+) -> Result<(Recovered, BTreeMap<u64, SegmentInfo>, Watermarks), OpenError> {
     let dir = &options.dir;
     let mut segments = list(dir)?;
     let mut marks = match Watermarks::load(dir) {
@@ -146,7 +147,7 @@ pub fn recover(
     Ok((recovered, segments, marks))
 }
 
-fn list(dir: &Path) -> Result<BTreeMap<u64, SegmentInfo>, LogError> {
+fn list(dir: &Path) -> Result<BTreeMap<u64, SegmentInfo>, OpenError> {
     let mut segments = BTreeMap::new();
     for item in std::fs::read_dir(dir).map_err(io("list", dir))? {
         let item = item.map_err(io("list", dir))?;

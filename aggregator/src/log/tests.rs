@@ -7,7 +7,7 @@ use picket_proto::columns::Columns;
 use picket_proto::model::{MetricType, NodeId, Part};
 use proptest::prelude::*;
 
-use super::{Committed, Entry, ExportFilter, Log, LogError, LogOptions, Recovered};
+use super::{Batch, Committed, Entry, ExportFilter, Log, LogOptions, OpenError, Recovered, segment};
 use crate::clock::Clock;
 use crate::store::{Node, Selector, Stamp, Store, StoreOptions, Writer};
 
@@ -78,8 +78,7 @@ impl Feed {
             times_ms: if times { series.iter().map(|&s| at_ms - i64::from(s)).collect() } else { Vec::new() },
         };
         let block = self.writer.resolve(columns).unwrap();
-        log.append(Entry {
-            node: Arc::clone(&self.node),
+        let batch = Batch {
             life: LIFE,
             sequence,
             received_ms: at_ms,
@@ -87,8 +86,8 @@ impl Feed {
             blocks: vec![block],
             retired: Vec::new(),
             pin: self.node.pin(),
-            done: self.done.clone(),
-        });
+        };
+        log.append(Entry { node: Arc::clone(&self.node), batch, done: self.done.clone() });
     }
 }
 
@@ -117,7 +116,7 @@ fn what_is_told_durable_is_there_after_a_crash_and_reads_back() {
     {
         let (log, recovered) = Log::open(options(dir.path())).unwrap();
         assert_eq!(recovered, Recovered::default());
-        assert!(matches!(Log::open(options(dir.path())), Err(LogError::Locked { .. })));
+        assert!(matches!(Log::open(options(dir.path())), Err(OpenError::Locked { .. })));
         for q in 1..=20 {
             feed.append(&log, q, &all, false);
         }
@@ -292,6 +291,22 @@ fn a_disk_that_refuses_holds_back_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_file_that_a_failed_try_left_holds_up_one_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let feed = Feed::new("n1", 1);
+    let (log, _) = Log::open(options(dir.path())).unwrap();
+    let left = segment::raw_path(dir.path(), 1);
+    std::fs::write(&left, b"PKT").unwrap();
+    feed.append(&log, 1, &[0], false);
+    feed.done.wait(LIFE, 1);
+    assert_eq!(std::fs::read(&left).unwrap(), b"PKT");
+    assert_eq!(log.status().stalled, None);
+    drop(log);
+    let (log, _) = Log::open(options(dir.path())).unwrap();
+    assert_eq!((durable(&log, "n1"), rows(&log).len()), (Some(1), 1));
+}
+
+#[test]
 fn latest_values_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let feed = Feed::new("n1", 4);
@@ -299,8 +314,7 @@ fn latest_values_come_back() {
     feed.append(&log, 1, &[0, 1, 2, 3], false);
     feed.append(&log, 2, &[1], true);
     let block = Columns { timestamp_ms: *NOW + 3, series: vec![0], values: vec![5.0], times_ms: vec![] };
-    log.append(Entry {
-        node: Arc::clone(&feed.node),
+    let batch = Batch {
         life: LIFE,
         sequence: 3,
         received_ms: *NOW + 3,
@@ -308,8 +322,8 @@ fn latest_values_come_back() {
         blocks: vec![feed.writer.resolve(block).unwrap()],
         retired: feed.writer.undefine(&[2]),
         pin: feed.node.pin(),
-        done: feed.done.clone(),
-    });
+    };
+    log.append(Entry { node: Arc::clone(&feed.node), batch, done: feed.done.clone() });
     feed.done.wait(LIFE, 3);
     drop(log);
     let (log, _) = Log::open(options(dir.path())).unwrap();

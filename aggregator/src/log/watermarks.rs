@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use picket_proto::model::NodeId;
 
 use super::frame::{Fields, put_bytes, put_i64, put_u32, put_u64};
+use crate::durable;
 
 const FILE: &str = "watermarks";
 const MAGIC: [u8; 8] = *b"PKTMARK1";
@@ -72,6 +73,17 @@ impl Watermarks {
         });
     }
 
+    /// Checkpoints all up to a segment. While that fails, what it would cover stays on disk as it is.
+    pub fn checkpoint(&mut self, dir: &Path, segment: u64, now_ms: i64) {
+        self.prune(now_ms);
+        match self.save(dir, segment) {
+            Ok(()) => self.covered = segment,
+            Err(error) => {
+                tracing::warn!(%error, dir = %dir.display(), "cannot write the checkpoint; the next segment tries again");
+            }
+        }
+    }
+
     /// Writes the checkpoint in place of the last one, durably. `segment`: all up to it are covered.
     pub fn save(&self, dir: &Path, segment: u64) -> std::io::Result<()> {
         let mut out = Vec::with_capacity(64 + self.lives() * 48);
@@ -92,8 +104,7 @@ impl Watermarks {
         let mut file = std::fs::File::create(&new)?;
         std::io::Write::write_all(&mut file, &out)?;
         file.sync_data()?;
-        std::fs::rename(&new, dir.join(FILE))?;
-        std::fs::File::open(dir)?.sync_all()
+        durable::replace(&new, &dir.join(FILE))
     }
 
     /// Reads the checkpoint. `Ok(None)`: there is none. `Err(true)`: it is damaged, and all segments must be read.

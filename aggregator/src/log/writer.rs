@@ -1,22 +1,19 @@
 //! The log's two threads: one writes and syncs, one compresses sealed segments and keeps the bound.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::dictionary::Dictionary;
-use super::frame::{HEADER, MAGIC};
+use super::frame::MAGIC;
 use super::segment::{self, SegmentInfo};
 use super::{Entry, Shared, telemetry};
+use crate::durable::{self, Packer, Segment, WriteError};
 use crate::store::lock;
 
 /// Batches taken into one group, by the bytes that they hold in memory.
 const GROUP_BYTES: usize = 16 << 20;
-/// How long after a failed write the next one is tried.
-const RETRY: Duration = Duration::from_secs(1);
 /// A segment is sealed at this age even when small, so that the age bound can drop it.
 const MAX_SEGMENT_AGE_MS: i64 = 3600 * 1000;
 const COMPRESSION_LEVEL: i32 = 1;
@@ -30,19 +27,9 @@ pub(super) struct Writer {
 
 /// The segment being written.
 struct Active {
-    id: u64,
-    file: File,
-    bytes: u64,
+    segment: Segment,
     began_ms: i64,
     dictionary: Dictionary,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {}: {source}", .path.display())]
-struct WriteError {
-    what: &'static str,
-    path: PathBuf,
-    source: std::io::Error,
 }
 
 impl Writer {
@@ -79,7 +66,7 @@ impl Writer {
         let mut bytes = 0;
         let mut group = Vec::new();
         while let Some(entry) = queue.entries.front() {
-            bytes += entry.bytes();
+            bytes += entry.batch.bytes();
             if bytes > GROUP_BYTES && !group.is_empty() {
                 break;
             }
@@ -95,51 +82,28 @@ impl Writer {
             match self.write(group) {
                 Ok(()) => {
                     metrics::histogram!(telemetry::SYNC_SECONDS).record(began.elapsed().as_secs_f64());
-                    if lock(&self.shared.stalled).take().is_some() {
-                        metrics::gauge!(telemetry::STALLED).set(0.0);
-                        tracing::info!("the log can be written again: acknowledging goes on");
-                    }
+                    self.shared.stall.over();
                     return true;
                 }
-                Err(error) => self.stall(&error),
+                Err(error) => {
+                    self.shared.stall.began(&error);
+                    self.abandon();
+                }
             }
-            let queue = lock(&self.shared.queue);
-            if queue.closing {
+            if !durable::pause(&self.shared.queue, &self.shared.wake, |queue| queue.closing) {
                 return false;
             }
-            let closing = |queue: &mut super::Queue| !queue.closing;
-            drop(self.shared.wake.wait_timeout_while(queue, RETRY, closing));
         }
     }
 
-    fn stall(&mut self, error: &WriteError) {
-        metrics::counter!(telemetry::ERRORS).increment(1);
-        metrics::gauge!(telemetry::STALLED).set(1.0);
-        let text = error.to_string();
-        let before = lock(&self.shared.stalled).replace(text.clone());
-        if before.as_ref() != Some(&text) {
-            tracing::error!(
-                error = text,
-                "the log can't be written: nothing is acknowledged and agents keep their data until this is mended; free or repair the disk"
-            );
-        }
-        self.abandon();
-    }
-
-    /// Leaves the segment after a failed write or sync: what the kernel holds of it isn't known any more. What was
-    /// synced before stays; the next try begins a new segment.
+    /// Leaves the segment after a failed write or sync; the next try begins a new one.
     fn abandon(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        let path = segment::raw_path(&self.shared.options.dir, active.id);
+        let Some(Active { segment, .. }) = self.active.take() else { return };
+        let id = segment.id;
         let mut segments = lock(&self.shared.segments);
-        if active.bytes <= HEADER as u64 {
-            let _ = std::fs::remove_file(path);
-            segments.remove(&active.id);
-            return;
-        }
-        // When this fails too, the torn tail is recognised by its checksum.
-        let _ = active.file.set_len(active.bytes);
-        if let Some(info) = segments.get_mut(&active.id) {
+        if !segment.abandon() {
+            segments.remove(&id);
+        } else if let Some(info) = segments.get_mut(&id) {
             info.sealed = true;
         }
     }
@@ -153,14 +117,8 @@ impl Writer {
         for entry in group {
             active.dictionary.encode(entry, &mut self.buffer);
         }
-        let path = || segment::raw_path(&self.shared.options.dir, active.id);
-        let written = (&active.file).write_all(&self.buffer);
-        let written =
-            written.map_err(|source| WriteError { what: "write", path: path(), source }).and_then(|()| {
-                active.file.sync_data().map_err(|source| WriteError { what: "sync", path: path(), source })
-            });
+        let written = active.segment.append(&self.buffer);
         if written.is_ok() {
-            active.bytes += self.buffer.len() as u64;
             metrics::counter!(telemetry::SYNCS).increment(1);
             metrics::counter!(telemetry::WRITTEN).increment(self.buffer.len() as u64);
         }
@@ -172,29 +130,12 @@ impl Writer {
     }
 
     fn begin(&mut self) -> Result<Active, WriteError> {
-        let dir = &self.shared.options.dir;
-        let id = self.next;
-        let path = segment::raw_path(dir, id);
-        let fail = |what| {
-            let path = path.clone();
-            move |source| WriteError { what, path, source }
-        };
-        self.next += 1;
-        let mut file = File::options().write(true).create_new(true).open(&path).map_err(fail("create"))?;
-        let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&id.to_le_bytes());
-        let began = file
-            .write_all(&header)
-            .map_err(fail("write"))
-            .and_then(|()| File::open(dir).and_then(|d| d.sync_all()).map_err(fail("sync the folder of")));
-        if let Err(error) = began {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        let now_ms = self.shared.options.clock.now_ms();
-        let info = SegmentInfo { bytes: HEADER as u64, packed: false, newest_ms: now_ms, sealed: false };
-        lock(&self.shared.segments).insert(id, info);
-        Ok(Active { id, file, bytes: HEADER as u64, began_ms: now_ms, dictionary: Dictionary::default() })
+        let options = &self.shared.options;
+        let segment = Segment::create(&mut self.next, MAGIC, |id| segment::raw_path(&options.dir, id))?;
+        let now_ms = options.clock.now_ms();
+        let info = SegmentInfo { bytes: segment.bytes, packed: false, newest_ms: now_ms, sealed: false };
+        lock(&self.shared.segments).insert(segment.id, info);
+        Ok(Active { segment, began_ms: now_ms, dictionary: Dictionary::default() })
     }
 
     /// Raises the watermarks, tells the streams, and makes room.
@@ -202,21 +143,21 @@ impl Writer {
         let now_ms = self.shared.options.clock.now_ms();
         {
             let mut marks = lock(&self.shared.marks);
-            for entry in &group {
-                marks.raise(entry.node.id(), entry.life, entry.sequence, entry.received_ms);
+            for Entry { node, batch, .. } in &group {
+                marks.raise(node.id(), batch.life, batch.sequence, batch.received_ms);
             }
         }
         if let Some(active) = &self.active
-            && let Some(info) = lock(&self.shared.segments).get_mut(&active.id)
+            && let Some(info) = lock(&self.shared.segments).get_mut(&active.segment.id)
         {
-            info.bytes = active.bytes;
+            info.bytes = active.segment.bytes;
             info.newest_ms = now_ms;
         }
         for entry in &group {
-            entry.done.committed(entry.life, entry.sequence);
+            entry.done.committed(entry.batch.life, entry.batch.sequence);
         }
         metrics::counter!(telemetry::BATCHES).increment(group.len() as u64);
-        let bytes: usize = group.iter().map(Entry::bytes).sum();
+        let bytes: usize = group.iter().map(|entry| entry.batch.bytes()).sum();
         drop(group);
         let waiting = {
             let mut queue = lock(&self.shared.queue);
@@ -234,7 +175,7 @@ impl Writer {
         let now_ms = self.shared.options.clock.now_ms();
         let max_age_ms = MAX_SEGMENT_AGE_MS.min(crate::clock::millis(self.shared.options.max_age) / 4);
         let due = self.active.as_ref().is_some_and(|active| {
-            active.bytes >= self.shared.options.segment_bytes
+            active.segment.bytes >= self.shared.options.segment_bytes
                 || now_ms.saturating_sub(active.began_ms) > max_age_ms
         });
         if due {
@@ -244,60 +185,47 @@ impl Writer {
 
     /// Ends the active segment: watermarks up to it are put on disk, and the compressor may have it.
     fn seal(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        {
-            let mut marks = lock(&self.shared.marks);
-            marks.prune(self.shared.options.clock.now_ms());
-            match marks.save(&self.shared.options.dir, active.id) {
-                Ok(()) => marks.covered = active.id,
-                // The segments stay until a later checkpoint covers them.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot write the log's checkpoint; the next rotation tries again")
-                }
-            }
-        }
-        if let Some(info) = lock(&self.shared.segments).get_mut(&active.id) {
+        let Some(Active { segment, .. }) = self.active.take() else { return };
+        let options = &self.shared.options;
+        lock(&self.shared.marks).checkpoint(&options.dir, segment.id, options.clock.now_ms());
+        if let Some(info) = lock(&self.shared.segments).get_mut(&segment.id) {
             info.sealed = true;
         }
         self.shared.sealed.notify_all();
     }
 }
 
-/// The compressor's thread: packs sealed segments and drops what is beyond the bound.
-pub(super) fn compress(shared: &Shared) {
-    loop {
-        keep_bound(shared);
-        let next = {
-            let mut segments = lock(&shared.segments);
-            loop {
-                if lock(&shared.queue).closing {
-                    return;
-                }
-                let next = segments.iter().find(|(_, info)| info.sealed && !info.packed).map(|(&id, _)| id);
-                if next.is_some() {
-                    break next;
-                }
-                let (guard, timeout) = shared
-                    .sealed
-                    .wait_timeout(segments, Duration::from_secs(30))
-                    .unwrap_or_else(PoisonError::into_inner);
-                segments = guard;
-                if timeout.timed_out() {
-                    break None;
-                }
-            }
-        };
-        let Some(id) = next else { continue };
-        if let Err(error) = pack(shared, id) {
-            metrics::counter!(telemetry::ERRORS).increment(1);
-            tracing::warn!(%error, segment = id, "cannot compress a segment of the log; it stays as it is for now");
-            let _ = std::fs::remove_file(segment::temporary_path(&shared.options.dir, id));
-            let segments = lock(&shared.segments);
-            if lock(&shared.queue).closing {
-                return;
-            }
-            drop(shared.sealed.wait_timeout(segments, Duration::from_secs(10)));
-        }
+/// The compressor: packs sealed segments and drops what is beyond the bound.
+impl Packer for Shared {
+    type Segments = BTreeMap<u64, SegmentInfo>;
+
+    fn segments(&self) -> &Mutex<Self::Segments> {
+        &self.segments
+    }
+
+    fn sealed(&self) -> &Condvar {
+        &self.sealed
+    }
+
+    fn closing(&self) -> bool {
+        lock(&self.queue).closing
+    }
+
+    fn keep_bounds(&self) {
+        keep_bound(self);
+    }
+
+    fn next(&self, segments: &Self::Segments) -> Option<u64> {
+        segments.iter().find(|(_, info)| info.sealed && !info.packed).map(|(&id, _)| id)
+    }
+
+    fn pack(&self, id: u64) -> std::io::Result<()> {
+        pack(self, id)
+    }
+
+    fn failed(&self, id: u64) {
+        metrics::counter!(telemetry::ERRORS).increment(1);
+        let _ = std::fs::remove_file(segment::temporary_path(&self.options.dir, id));
     }
 }
 
@@ -310,8 +238,7 @@ fn pack(shared: &Shared, id: u64) -> std::io::Result<()> {
     let file = encoder.finish()?;
     file.sync_all()?;
     let bytes = file.metadata()?.len();
-    std::fs::rename(&new, segment::packed_path(dir, id))?;
-    File::open(dir)?.sync_all()?;
+    durable::replace(&new, &segment::packed_path(dir, id))?;
     if let Some(info) = lock(&shared.segments).get_mut(&id) {
         info.packed = true;
         info.bytes = bytes;
@@ -335,10 +262,7 @@ fn keep_bound(shared: &Shared) {
             () => break,
         };
         let path = segment::path(&shared.options.dir, id, info.packed);
-        if let Err(error) = std::fs::remove_file(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %path.display(), "cannot remove an old segment of the log");
+        if !durable::remove(&path) {
             break;
         }
         segments.remove(&id);

@@ -35,10 +35,9 @@ mod wal;
 mod writer;
 
 use std::collections::{HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use picket_proto::model::{Labels, NodeId};
@@ -51,6 +50,8 @@ pub use recover::Recovered;
 pub use telemetry::describe as describe_metrics;
 
 use crate::clock::Clock;
+pub use crate::durable::OpenError;
+use crate::durable::{Folder, Packer as _, Stall};
 use crate::log::Watermarks;
 use crate::store::lock;
 use intake::Streams;
@@ -100,16 +101,6 @@ impl Default for Options {
             clock: Clock::system(),
         }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("cannot {what} {}: {source}; the aggregator's user must own the folder and the disk must be writable", .path.display())]
-    Io { what: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("another process holds {}; is another aggregator running on this state folder?", .path.display())]
-    Locked { path: PathBuf },
-    #[error("cannot start the log store's thread: {0}")]
-    Thread(std::io::Error),
 }
 
 /// Why lines were not made durable; whoever brought them has to bring them again.
@@ -169,9 +160,7 @@ struct Entry {
 
 pub struct LogStore {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Held until the store is closed.
-    folder: Mutex<Option<std::fs::File>>,
+    folder: Folder,
 }
 
 struct Shared {
@@ -188,7 +177,7 @@ struct Shared {
     /// A sealed segment waits for the packer.
     sealed: Condvar,
     indexes: chunk::IndexCache,
-    stalled: Mutex<Option<String>>,
+    stall: Stall,
     /// Moves with each group that became durable.
     grown: watch::Sender<u64>,
     /// The segment that the forwarder reads; its write-ahead file is kept for a while.
@@ -235,8 +224,7 @@ impl Accepted {
 impl LogStore {
     /// Opens the store: reads what the last run left, cuts a torn tail, and starts the threads. Blocking.
     pub fn open(options: Options) -> Result<(Arc<Self>, Recovered), OpenError> {
-        std::fs::create_dir_all(&options.dir).map_err(io("make the folder", &options.dir))?;
-        let folder = lock_dir(&options.dir)?;
+        let folder = Folder::hold(&options.dir)?;
         let found = recover::recover(&options)?;
         let recovered = found.recovered.clone();
         let mut accepted = Accepted { marks: found.marks.clone(), ..Accepted::default() };
@@ -254,24 +242,21 @@ impl LogStore {
             segments: Mutex::new(found.segments),
             sealed: Condvar::new(),
             indexes: chunk::IndexCache::default(),
-            stalled: Mutex::default(),
+            stall: Stall {
+                what: "the store of log lines",
+                errors: telemetry::ERRORS,
+                gauge: telemetry::STALLED,
+                why: Mutex::default(),
+            },
             grown: watch::Sender::new(0),
             forwarding: AtomicU64::new(u64::MAX),
             options,
         });
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::Thread)
-        };
         let writer = writer::Writer::new(Arc::clone(&shared), first);
+        folder.spawn("logs-writer", move || writer.run())?;
         let packer = Arc::clone(&shared);
-        let threads = vec![
-            spawn("logs-writer", Box::new(move || writer.run()))?,
-            spawn("logs-pack", Box::new(move || pack::run(&packer)))?,
-        ];
-        Ok((
-            Arc::new(Self { shared, threads: Mutex::new(threads), folder: Mutex::new(Some(folder)) }),
-            recovered,
-        ))
+        folder.spawn("logs-pack", move || packer.run())?;
+        Ok((Arc::new(Self { shared, folder }), recovered))
     }
 
     /// Keeps the lines of an agent's batch: durable when this is ready, and without effect when the same batch comes again.
@@ -379,7 +364,7 @@ impl LogStore {
             (segments.bytes(), segments.count(), segments.oldest_ns().map(|ns| ns / 1_000_000))
         };
         let streams = lock(&self.shared.streams).len();
-        let stalled = lock(&self.shared.stalled).clone();
+        let stalled = self.shared.stall.why();
         Status { bytes, segments, oldest_ms, streams, stalled }
     }
 
@@ -391,12 +376,7 @@ impl LogStore {
         // Taken under the packer's lock, so that it can't miss the call between its check and its wait.
         drop(lock(&self.shared.segments));
         self.shared.sealed.notify_all();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the log store ended by a panic");
-            }
-        }
-        *lock(&self.folder) = None;
+        self.folder.leave();
     }
 }
 
@@ -418,25 +398,5 @@ impl crate::ingest::LogSink for Arc<LogStore> {
 impl Drop for LogStore {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError + use<> {
-    let path = path.to_path_buf();
-    move |source| OpenError::Io { what, path, source }
-}
-
-fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
-    let path = dir.join("lock");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Io { what: "lock", path, source }),
     }
 }

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
 
 use hashbrown::HashMap;
 use picket_proto::model::Labels;
@@ -16,6 +15,7 @@ use super::run::put_packed;
 use super::segments::Segments;
 use super::{Shared, labels, telemetry, wal};
 use crate::clock::millis;
+use crate::durable::{self, Packer};
 use crate::log::frame::put_u64;
 use crate::store::lock;
 
@@ -24,40 +24,37 @@ const PAGE_BYTES: usize = 256 << 10;
 const LEVEL: i32 = 3;
 /// Write-ahead files that are kept for a forwarder which is behind.
 const KEPT_FOR_FORWARDER: usize = 8;
-const LOOK: Duration = Duration::from_secs(10);
 
-pub(super) fn run(shared: &Shared) {
-    loop {
-        keep_bounds(shared);
-        let next = {
-            let mut segments = lock(&shared.segments);
-            loop {
-                if lock(&shared.queue).closing {
-                    return;
-                }
-                let next = next(shared, &segments);
-                if next.is_some() {
-                    break next;
-                }
-                let (guard, timeout) =
-                    shared.sealed.wait_timeout(segments, LOOK).unwrap_or_else(PoisonError::into_inner);
-                segments = guard;
-                if timeout.timed_out() {
-                    break None;
-                }
-            }
-        };
-        let Some(id) = next else { continue };
-        if let Err(error) = pack(shared, id) {
-            metrics::counter!(telemetry::ERRORS).increment(1);
-            tracing::warn!(%error, segment = id, "cannot pack a segment of the log store; it stays as it is for now");
-            let _ = std::fs::remove_file(chunk::temporary_path(&shared.options.dir, id));
-            let segments = lock(&shared.segments);
-            if lock(&shared.queue).closing {
-                return;
-            }
-            drop(shared.sealed.wait_timeout(segments, LOOK));
-        }
+impl Packer for Shared {
+    type Segments = Segments;
+
+    fn segments(&self) -> &Mutex<Segments> {
+        &self.segments
+    }
+
+    fn sealed(&self) -> &Condvar {
+        &self.sealed
+    }
+
+    fn closing(&self) -> bool {
+        lock(&self.queue).closing
+    }
+
+    fn keep_bounds(&self) {
+        keep_bounds(self);
+    }
+
+    fn next(&self, segments: &Segments) -> Option<u64> {
+        next(self, segments)
+    }
+
+    fn pack(&self, id: u64) -> std::io::Result<()> {
+        pack(self, id)
+    }
+
+    fn failed(&self, id: u64) {
+        metrics::counter!(telemetry::ERRORS).increment(1);
+        let _ = std::fs::remove_file(chunk::temporary_path(&self.options.dir, id));
     }
 }
 
@@ -87,8 +84,7 @@ fn pack(shared: &Shared, id: u64) -> std::io::Result<()> {
     let bytes = std::fs::read(wal::path(dir, id))?;
     let new = chunk::temporary_path(dir, id);
     write_chunks(&new, id, &bytes, wal_bytes, newest_ms)?;
-    std::fs::rename(&new, chunk::path(dir, id))?;
-    File::open(dir)?.sync_all()?;
+    durable::replace(&new, &chunk::path(dir, id))?;
     let Some(file) = ChunkFile::open(dir, id)? else {
         return Err(std::io::Error::other("the chunk file does not read back"));
     };
@@ -240,7 +236,7 @@ fn gather(bytes: &[u8]) -> (Vec<Arc<Labels>>, Vec<Line>) {
 }
 
 /// Drops the oldest segments while all together are too large, and those that are too old.
-pub(super) fn keep_bounds(shared: &Shared) {
+fn keep_bounds(shared: &Shared) {
     let now_ms = shared.options.clock.now_ms();
     let max_age_ms = millis(shared.options.max_age);
     let mut dropped: BTreeMap<&'static str, u64> = BTreeMap::new();
@@ -253,10 +249,7 @@ pub(super) fn keep_bounds(shared: &Shared) {
             () if now_ms.saturating_sub(oldest.footer.newest_ms) > max_age_ms => "age",
             () => break,
         };
-        if let Err(error) = std::fs::remove_file(&oldest.path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %oldest.path.display(), "cannot remove an old chunk file");
+        if !durable::remove(&oldest.path) {
             break;
         }
         *dropped.entry(reason).or_default() += oldest.footer.lines;

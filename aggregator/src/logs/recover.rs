@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::chunk::{self, ChunkFile};
 use super::segments::{Segments, Wal};
 use super::wal::{self, Source};
-use super::{Digest, OpenError, Options, io, telemetry};
+use super::{Digest, Options, telemetry};
+use crate::durable::{OpenError, io};
 use crate::log::Watermarks;
 
 /// What was found at start.

@@ -387,7 +387,7 @@ fn the_bound_of_age_hides_and_then_drops() {
     );
     rig.options.clock.advance(Duration::from_secs(120));
     let dropped = || {
-        super::pack::keep_bounds(&rig.store.shared);
+        crate::durable::Packer::keep_bounds(&*rig.store.shared);
         rig.files(".chunks").is_empty()
     };
     wait_for(dropped, "the old segment to be dropped");
@@ -436,6 +436,20 @@ fn followers_see_all_in_order_through_packing_and_restarts() {
     assert_eq!(seen, want);
     let mut follower = rig.store.follow(rig.store.end());
     assert_eq!(follower.read(), Next::End);
+}
+
+#[test]
+fn a_file_that_a_failed_try_left_holds_up_one_try() {
+    let mut rig = Rig::new();
+    let left = wal::path(rig.dir.path(), 1);
+    std::fs::write(&left, b"PKT").unwrap();
+    rig.record(1, vec![stream(&[("c", "x")], &[(0, "kept")])]);
+    assert_eq!(std::fs::read(&left).unwrap(), b"PKT");
+    assert_eq!(rig.store.status().stalled, None);
+    let recovered = rig.reopen();
+    assert_eq!(recovered.torn_bytes, 3);
+    assert_eq!(rig.lines("{c=\"x\"}"), ["kept"]);
+    assert!(!left.exists());
 }
 
 #[test]

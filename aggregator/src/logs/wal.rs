@@ -6,22 +6,16 @@ use picket_proto::model::{Labels, NodeId};
 
 use super::run::{Run, put_plain, skip_plain, take_plain};
 use super::{Digest, Entry, Origin, labels};
+pub use crate::durable::HEADER;
 use crate::log::frame::{self, Fields, put_bytes, put_i64, put_u32, put_u64};
 
 pub const MAGIC: [u8; 8] = *b"PKTLINE1";
-pub const HEADER: u64 = 16;
 const FRAME_HEAD: usize = 8;
 const AGENT: u8 = 1;
 const PUSH: u8 = 2;
 
 pub fn path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:020}.wal"))
-}
-
-pub fn header(id: u64) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    put_u64(&mut out, id);
-    out
 }
 
 /// Where a frame's payload stands in the file, and the times of its lines.

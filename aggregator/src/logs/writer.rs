@@ -1,21 +1,17 @@
 //! The writer thread: takes all that waits, writes and syncs it once, and only then says so.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::segments::Wal;
 use super::wal::{self, FrameAt};
-use super::{Entry, Origin, Shared, telemetry};
+use super::{Entry, Origin, Shared};
 use crate::clock::millis;
+use crate::durable::{self, Segment, WriteError};
 use crate::store::lock;
 
 /// Batches taken into one group, in bytes of their lines.
 const GROUP_BYTES: usize = 8 << 20;
-/// How long after a failed write the next one is tried.
-const RETRY: Duration = Duration::from_secs(1);
 /// An old segment is sealed though nothing more comes.
 const IDLE_LOOK: Duration = Duration::from_secs(10);
 
@@ -28,18 +24,8 @@ pub(super) struct Writer {
 
 /// The segment being written.
 struct Active {
-    id: u64,
-    file: Arc<File>,
-    bytes: u64,
+    segment: Segment,
     began_ms: i64,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {}: {source}", .path.display())]
-struct WriteError {
-    what: &'static str,
-    path: PathBuf,
-    source: std::io::Error,
 }
 
 enum Work {
@@ -107,54 +93,34 @@ impl Writer {
         loop {
             match self.write(group) {
                 Ok(frames) => {
-                    if lock(&self.shared.stalled).take().is_some() {
-                        metrics::gauge!(telemetry::STALLED).set(0.0);
-                        tracing::info!("log lines can be written again: acknowledging goes on");
-                    }
+                    self.shared.stall.over();
                     return Some(frames);
                 }
-                Err(error) => self.stall(&error),
+                Err(error) => {
+                    self.shared.stall.began(&error);
+                    self.abandon();
+                }
             }
-            let queue = lock(&self.shared.queue);
-            if queue.closing {
+            if !durable::pause(&self.shared.queue, &self.shared.wake, |queue| queue.closing) {
                 return None;
             }
-            let waiting = |queue: &mut super::Queue| !queue.closing;
-            drop(self.shared.wake.wait_timeout_while(queue, RETRY, waiting));
         }
     }
 
-    fn stall(&mut self, error: &WriteError) {
-        metrics::counter!(telemetry::ERRORS).increment(1);
-        metrics::gauge!(telemetry::STALLED).set(1.0);
-        let text = error.to_string();
-        let before = lock(&self.shared.stalled).replace(text.clone());
-        if before.as_ref() != Some(&text) {
-            tracing::error!(
-                error = text,
-                "log lines can't be written: none are acknowledged and agents keep them until this is mended; free or repair the disk"
-            );
-        }
-        self.abandon();
-    }
-
-    /// Leaves the segment after a failed write or sync: what the kernel holds of it isn't known any more. What was synced
-    /// before stays; the next try begins a new segment.
+    /// Leaves the segment after a failed write or sync; the next try begins a new one.
     fn abandon(&mut self) {
-        let Some(active) = self.active.take() else { return };
+        let Some(Active { segment, .. }) = self.active.take() else { return };
+        let id = segment.id;
         let mut segments = lock(&self.shared.segments);
-        if active.bytes <= wal::HEADER {
-            let _ = std::fs::remove_file(wal::path(&self.shared.options.dir, active.id));
-            segments.wals.remove(&active.id);
+        if !segment.abandon() {
+            segments.wals.remove(&id);
             return;
         }
-        // When this fails too, the torn tail is recognised by its checksum.
-        let _ = active.file.set_len(active.bytes);
-        if let Some(wal) = segments.wals.get_mut(&active.id) {
+        if let Some(wal) = segments.wals.get_mut(&id) {
             wal.sealed = true;
         }
         drop(segments);
-        self.checkpoint(active.id);
+        self.checkpoint(id);
         self.shared.sealed.notify_all();
     }
 
@@ -168,16 +134,8 @@ impl Writer {
         for entry in group {
             frames.extend(wal::put(entry, &mut self.buffer));
         }
-        frames.iter_mut().for_each(|frame| frame.offset += active.bytes);
-        let path = || wal::path(&self.shared.options.dir, active.id);
-        let written = (&*active.file).write_all(&self.buffer);
-        let written =
-            written.map_err(|source| WriteError { what: "write", path: path(), source }).and_then(|()| {
-                active.file.sync_data().map_err(|source| WriteError { what: "sync", path: path(), source })
-            });
-        if written.is_ok() {
-            active.bytes += self.buffer.len() as u64;
-        }
+        frames.iter_mut().for_each(|frame| frame.offset += active.segment.bytes);
+        let written = active.segment.append(&self.buffer);
         self.active = Some(active);
         if self.buffer.capacity() > 2 * GROUP_BYTES {
             self.buffer = Vec::new();
@@ -186,35 +144,18 @@ impl Writer {
     }
 
     fn begin(&mut self) -> Result<Active, WriteError> {
-        let dir = &self.shared.options.dir;
-        let id = self.next;
-        let path = wal::path(dir, id);
-        let fail = |what| {
-            let path = path.clone();
-            move |source| WriteError { what, path, source }
-        };
-        let mut options = File::options();
-        let mut file = options.read(true).write(true).create_new(true).open(&path).map_err(fail("create"))?;
-        let began = file
-            .write_all(&wal::header(id))
-            .map_err(fail("write"))
-            .and_then(|()| File::open(dir).and_then(|d| d.sync_all()).map_err(fail("sync the folder of")));
-        if let Err(error) = began {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        self.next += 1;
-        let now_ms = self.shared.options.clock.now_ms();
-        let file = Arc::new(file);
+        let options = &self.shared.options;
+        let segment = Segment::create(&mut self.next, wal::MAGIC, |id| wal::path(&options.dir, id))?;
+        let now_ms = options.clock.now_ms();
         let wal = Wal {
-            file: Arc::clone(&file),
-            bytes: wal::HEADER,
+            file: Arc::clone(&segment.file),
+            bytes: segment.bytes,
             frames: Vec::new(),
             newest_ms: now_ms,
             sealed: false,
         };
-        lock(&self.shared.segments).wals.insert(id, wal);
-        Ok(Active { id, file, bytes: wal::HEADER, began_ms: now_ms })
+        lock(&self.shared.segments).wals.insert(segment.id, wal);
+        Ok(Active { segment, began_ms: now_ms })
     }
 
     /// Shows the lines to readers and tells those that brought them.
@@ -228,9 +169,9 @@ impl Writer {
             }
         }
         if let Some(active) = &self.active
-            && let Some(wal) = lock(&self.shared.segments).wals.get_mut(&active.id)
+            && let Some(wal) = lock(&self.shared.segments).wals.get_mut(&active.segment.id)
         {
-            wal.bytes = active.bytes;
+            wal.bytes = active.segment.bytes;
             wal.newest_ms = self.shared.options.clock.now_ms();
             wal.frames.extend(frames);
         }
@@ -246,7 +187,7 @@ impl Writer {
         let options = &self.shared.options;
         let max_age_ms = millis(options.segment_age).min(millis(options.max_age) / 4);
         let due = self.active.as_ref().is_some_and(|active| {
-            active.bytes >= options.segment_bytes || now_ms.saturating_sub(active.began_ms) > max_age_ms
+            active.segment.bytes >= options.segment_bytes || now_ms.saturating_sub(active.began_ms) > max_age_ms
         });
         if due {
             self.seal();
@@ -255,11 +196,11 @@ impl Writer {
 
     /// Ends the active segment: the packer may have it.
     fn seal(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        if let Some(wal) = lock(&self.shared.segments).wals.get_mut(&active.id) {
+        let Some(Active { segment, .. }) = self.active.take() else { return };
+        if let Some(wal) = lock(&self.shared.segments).wals.get_mut(&segment.id) {
             wal.sealed = true;
         }
-        self.checkpoint(active.id);
+        self.checkpoint(segment.id);
         self.shared.sealed.notify_all();
         // Followers may be at its end.
         self.shared.grown.send_modify(|count| *count = count.wrapping_add(1));
@@ -267,13 +208,7 @@ impl Writer {
 
     /// Puts the watermarks up to a segment on disk; until that is done the packer leaves it.
     fn checkpoint(&self, id: u64) {
-        let mut marks = lock(&self.shared.marks);
-        marks.prune(self.shared.options.clock.now_ms());
-        match marks.save(&self.shared.options.dir, id) {
-            Ok(()) => marks.covered = id,
-            Err(error) => {
-                tracing::warn!(%error, "cannot write the log store's checkpoint; the next segment tries again");
-            }
-        }
+        let options = &self.shared.options;
+        lock(&self.shared.marks).checkpoint(&options.dir, id, options.clock.now_ms());
     }
 }
