@@ -105,6 +105,80 @@ fn dcgm_families_have_its_units_and_labels() {
     assert_eq!(world.host.registered(), registered);
 }
 
+/// A GPU of the generation whose links count by packets: DCGM's families over all links, ours for each.
+#[test]
+fn links_of_the_fifth_generation() {
+    let mut document = node(1);
+    let link = |link: u32, errors: u64, ratio: f64| {
+        json!({
+            "link": link, "active": true, "version": "5.0", "tx_packets": 10, "tx_bytes": 1280, "rx_packets": 20,
+            "rx_bytes": 2560, "malformed_packet_errors": errors, "buffer_overrun_errors": errors + 1,
+            "rx_errors": errors + 2, "rx_remote_errors": errors + 3, "rx_general_errors": errors + 4,
+            "local_link_integrity_errors": errors + 5, "tx_discards": errors + 6,
+            "link_recoveries_successful": errors + 7, "link_recoveries_failed": errors + 8,
+            "link_recoveries": 2 * errors + 15, "effective_errors": errors + 9, "symbol_errors": errors + 10,
+            "effective_bit_error_ratio": 0.0, "symbol_bit_error_ratio": ratio,
+        })
+    };
+    document["devices"][0]["nvlinks"] = json!([link(0, 0, 2e-9), link(17, 100, 7e-7)]);
+    let mut world = World::new(document);
+    world.collect();
+    assert_eq!(world.host.failures(), []);
+    let id = uuid(0);
+    let of_gpu = [("UUID", id.as_str()), ("gpu", "0")];
+    for (name, want) in [
+        ("TX_PACKETS", 20.0),
+        ("TX_BYTES", 2560.0),
+        ("RX_PACKETS", 40.0),
+        ("RX_BYTES", 5120.0),
+        ("RX_MALFORMED_PACKET_ERRORS", 100.0),
+        ("RX_BUFFER_OVERRUN_ERRORS", 102.0),
+        ("RX_ERRORS", 104.0),
+        ("RX_REMOTE_ERRORS", 106.0),
+        ("RX_GENERAL_ERRORS", 108.0),
+        ("LOCAL_LINK_INTEGRITY_ERRORS", 110.0),
+        ("TX_DISCARDS", 112.0),
+        ("LINK_RECOVERY_SUCCESSFUL_EVENTS", 114.0),
+        ("LINK_RECOVERY_FAILED_EVENTS", 116.0),
+        ("LINK_RECOVERY_EVENTS", 230.0),
+        ("RX_SYMBOL_ERRORS", 120.0),
+        ("EFFECTIVE_ERRORS", 118.0),
+    ] {
+        let name = format!("DCGM_FI_DEV_NVLINK_COUNT_{name}");
+        let samples = world.host.samples();
+        let found: Vec<f64> = samples.iter().filter(|s| s.name == name).map(|s| s.value).collect();
+        assert_eq!(found, [want], "{name}");
+    }
+    for (error, want) in [
+        ("rx_malformed_packet", 100.0),
+        ("rx_buffer_overrun", 101.0),
+        ("rx", 102.0),
+        ("rx_remote", 103.0),
+        ("rx_general", 104.0),
+        ("local_link_integrity", 105.0),
+        ("tx_discard", 106.0),
+        ("link_recovery_failed", 108.0),
+        ("link_recovery", 215.0),
+        ("effective", 109.0),
+        ("rx_symbol", 110.0),
+    ] {
+        let labels = [of_gpu[0], of_gpu[1], ("link", "17"), ("error", error)];
+        assert_eq!(world.host.value("picket_gpu_nvlink_errors_total", &labels), Some(want), "{error}");
+    }
+    assert_eq!(world.series("picket_gpu_nvlink_errors_total", "link").len(), 22);
+    let ratio = |link, error| {
+        let labels = [of_gpu[0], of_gpu[1], ("link", link), ("error", error)];
+        world.host.value("picket_gpu_nvlink_bit_error_ratio", &labels)
+    };
+    assert_eq!((ratio("17", "rx_symbol"), ratio("0", "effective")), (Some(7e-7), Some(0.0)));
+    // What the older generations counted is absent, and not 0.
+    assert!(world.series("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", "gpu").is_empty());
+    world.configure(json!({"hostname": "gpu-01", "nvlink_per_link": false}));
+    world.collect();
+    assert!(world.series("picket_gpu_nvlink_errors_total", "link").is_empty());
+    assert!(!world.series("DCGM_FI_DEV_NVLINK_COUNT_RX_ERRORS", "gpu").is_empty());
+}
+
 /// The simulated GPUs of the plugin `mock` have the same names and types, so that a dashboard for one fits the other.
 #[test]
 fn a_name_of_the_simulation_is_a_name_here_with_the_same_type() {

@@ -264,6 +264,35 @@ fn loading_shows_its_phase() {
     assert_eq!(bench.state("big"), "down", "its log says that it was up");
 }
 
+/// A container that was started again keeps its log: what it said before it ended tells nothing of it now.
+#[test]
+fn an_earlier_lifes_lines_are_not_read_as_this_ones() {
+    let start = STARTED as u64 * 1_000_000_000;
+    let before = |seconds: f64| start - (seconds * 1e9) as u64;
+    for (finished, said, phase) in [
+        // The end came within the time by which a start may be noted late.
+        (Some("2025-12-31T23:49:58Z"), before(2.5), "starting"),
+        (Some("2025-12-31T23:49:58Z"), before(1.5), "weights"),
+        // It never ran before, as an engine says it.
+        (Some("0001-01-01T00:00:00Z"), before(9.5), "weights"),
+        (None, before(9.5), "weights"),
+        (None, before(10.5), "starting"),
+    ] {
+        let mut bench = Bench::new(json!({}));
+        let mut again = container(1, "a", 8000);
+        if let Some(finished) = finished {
+            again["State"]["FinishedAt"] = json!(finished);
+        }
+        bench.host.engine(|e| {
+            e.container(again);
+            e.log(&id(1), said, "Starting to load model m...");
+        });
+        bench.collect();
+        assert_eq!(bench.state("a"), "loading");
+        assert_eq!(bench.one_of("picket_vllm_loading_phase", "a", "phase"), phase, "{finished:?} {said}");
+    }
+}
+
 #[test]
 fn stuck_is_said_once_and_ended_once() {
     let mut bench = Bench::new(json!({}));

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::world::World;
 use crate::command::{CommandError, Output};
 use crate::containers::{ContainersError, Listing, LogPage};
+use crate::containers_control::{Asked, Change, ControlError};
 use crate::event::Event;
 use crate::files::{Entry, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
@@ -114,11 +115,33 @@ pub(crate) fn store_get(key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(world(|w| w.store.get(key, w.now())).flatten())
 }
 
+const HELD: &str = "nothing may be changed in this call";
+
+fn held() -> bool {
+    world(|w| w.held).unwrap_or(false)
+}
+
+pub(crate) fn change_container(asked: &Asked) -> Result<Change, ControlError> {
+    if held() {
+        return Err(ControlError::Denied(HELD.to_owned()));
+    }
+    let now = world(|w| w.now()).unwrap_or_default();
+    world(|w| w.engine.as_mut().map(|e| e.change(asked, now)))
+        .flatten()
+        .unwrap_or_else(|| Err(ControlError::Denied("no grant of containers-control".to_owned())))
+}
+
 pub(crate) fn store_set(key: &str, value: &[u8], ttl: Option<u64>) -> Result<(), StoreError> {
+    if held() {
+        return Err(StoreError::Other(HELD.to_owned()));
+    }
     world(|w| w.store.set(key, value, ttl, w.now())).unwrap_or(Ok(()))
 }
 
 pub(crate) fn store_delete(key: &str) -> Result<(), StoreError> {
+    if held() {
+        return Err(StoreError::Other(HELD.to_owned()));
+    }
     world(|w| w.store.delete(key));
     Ok(())
 }
@@ -151,7 +174,14 @@ pub(crate) fn stat_file_systems(paths: &[&str]) -> Vec<Result<FileSystem, FilesE
     paths.iter().map(|path| stat_file_system(path)).collect()
 }
 
+fn changes(request: &Request) -> bool {
+    held() && !matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+}
+
 pub(crate) fn send(request: &Request) -> Result<Response, HttpError> {
+    if changes(request) {
+        return Err(HttpError::Denied(HELD.to_owned()));
+    }
     // The world is free while the test's closure runs.
     match world(|w| w.http.clone()).flatten() {
         Some(answer) => (answer.borrow_mut())(request),
@@ -192,6 +222,9 @@ pub(crate) fn logs_emit(batches: Vec<Batch>) -> Result<(), LogsError> {
 }
 
 pub(crate) fn command_start(name: &str, slots: &[(&str, &str)]) -> Result<u32, CommandError> {
+    if held() && !world(|w| w.commands.reads.contains(name)).unwrap_or(false) {
+        return Err(CommandError::Denied(format!("{HELD}: {name} is not granted with reads = true")));
+    }
     // The world is free while the test's closure runs.
     let answer = world(|w| w.commands.answer.clone()).flatten();
     let answer = answer.ok_or_else(|| CommandError::Denied(name.to_owned()))?;
@@ -208,6 +241,9 @@ pub(crate) fn command_end(run: u32) -> Result<Output, CommandError> {
 }
 
 pub(crate) fn unix_send(socket: &str, request: &Request) -> Result<Response, HttpError> {
+    if changes(request) {
+        return Err(HttpError::Denied(HELD.to_owned()));
+    }
     match world(|w| w.unix_http.clone()).flatten() {
         Some(answer) => (answer.borrow_mut())(socket, request),
         None => Err(HttpError::Denied(socket.to_owned())),

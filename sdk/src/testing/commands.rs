@@ -14,6 +14,8 @@ const MAX_RUNS: usize = 4;
 #[derive(Default)]
 pub(crate) struct Commands {
     pub answer: Option<Answer>,
+    /// Those that run where effects are refused.
+    pub reads: std::collections::BTreeSet<String>,
     last: u32,
     runs: BTreeMap<u32, (Output, usize)>,
 }

@@ -1,10 +1,12 @@
 //! A container engine for tests: containers as its JSON tells of them, in memory.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::containers::{ContainersError, Listing, LogLine, LogPage, SocketState};
+use crate::containers_control::{Asked, Change, ControlError};
 
 /// What the plugin under test sees of containers; set with [`super::Host::engine`].
 #[derive(Debug, Clone, Default)]
@@ -12,6 +14,9 @@ pub struct Engine {
     containers: BTreeMap<String, Container>,
     /// Every question ends so.
     error: Option<ContainersError>,
+    /// Every change ends so.
+    control_error: Option<ControlError>,
+    changes: Vec<Asked>,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +64,48 @@ impl Engine {
     pub fn broken(&mut self, error: Option<ContainersError>) -> &mut Self {
         self.error = error;
         self
+    }
+
+    /// Makes every change end so, or be made again.
+    pub fn broken_control(&mut self, error: Option<ControlError>) -> &mut Self {
+        self.control_error = error;
+        self
+    }
+
+    /// The changes since the last call.
+    pub fn take_changes(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(crate) fn change(&mut self, asked: &Asked, now: Duration) -> Result<Change, ControlError> {
+        if let Some(error) = &self.control_error {
+            return Err(error.clone());
+        }
+        let (Asked::Restart { id, .. } | Asked::Stop { id, .. } | Asked::Start { id } | Asked::Kill { id, .. }) =
+            asked;
+        let container = self.containers.get_mut(id).ok_or_else(|| ControlError::NotFound(id.clone()))?;
+        let state = container.inspect.as_object_mut().map(|i| i.entry("State").or_insert_with(|| json!({})));
+        let Some(state) = state.and_then(Value::as_object_mut) else {
+            return Err(ControlError::Other("the container has no state".to_owned()));
+        };
+        let running = state.get("Running") == Some(&json!(true));
+        let signal_ends = matches!(asked, Asked::Kill { signal, .. } if signal == "SIGKILL");
+        self.changes.push(asked.clone());
+        match asked {
+            Asked::Stop { .. } if !running => return Ok(Change::Unchanged),
+            Asked::Start { .. } if running => return Ok(Change::Unchanged),
+            Asked::Kill { .. } if !running => {
+                return Err(ControlError::Refused(format!("container {id} is not running")));
+            }
+            Asked::Kill { .. } if !signal_ends => return Ok(Change::Done),
+            _ => {}
+        }
+        let runs = matches!(asked, Asked::Restart { .. } | Asked::Start { .. });
+        state.insert("Running".to_owned(), json!(runs));
+        state.insert("Status".to_owned(), json!(if runs { "running" } else { "exited" }));
+        let key = if runs { "StartedAt" } else { "FinishedAt" };
+        state.insert(key.to_owned(), json!(format!("at {} ms", now.as_millis())));
+        Ok(Change::Done)
     }
 
     pub(crate) fn list(&self, all: bool) -> Listing {

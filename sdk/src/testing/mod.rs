@@ -4,11 +4,13 @@
 //! It holds the plugin to the contract as a node's host does: names are checked, numbers must be known, a series
 //! stands in a collect once. A break of it is a [`Host::failures`] entry, as it would be in production.
 
+mod action;
 pub(crate) mod backend;
 mod commands;
 mod engine;
 mod gpu;
 mod lines;
+pub mod page;
 mod sink;
 mod text;
 mod world;
@@ -29,6 +31,7 @@ use crate::runner::{ControlFailure, Runner};
 use crate::system::{TimeZone, Uname};
 use crate::{Controllable, Event, Failure, Refused, Source};
 
+pub use action::{ActionHost, NoSource};
 pub use engine::Engine;
 pub use sink::{DeclaredFamily, Sample};
 

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub kmsg: Kmsg,
     pub lines: Lines,
     pub commands: Commands,
+    /// Effects are refused, as while an action plans.
+    pub held: bool,
     pub store: Store,
     pub log: Vec<(Level, String)>,
 }
@@ -69,6 +71,7 @@ impl Default for World {
             kmsg: Kmsg::default(),
             lines: Lines::default(),
             commands: Commands::default(),
+            held: false,
             store: Store::default(),
             log: Vec::new(),
         }
