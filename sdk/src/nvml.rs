@@ -356,8 +356,9 @@ pub struct RowRemapBanks {
     pub none: u32,
 }
 
-/// One NVLink of a GPU. Counters begin anew when the driver is reloaded.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// One NVLink of a GPU. Counters begin anew when the driver is reloaded. From `tx_packets` on: of NVLink 5 and later, which
+/// has none of the older generations' four error counters.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct NvLink {
@@ -389,6 +390,42 @@ pub struct NvLink {
     pub tx_raw_kib: Option<u64>,
     /// A counter with protocol overhead, KiB.
     pub rx_raw_kib: Option<u64>,
+    /// A counter.
+    pub tx_packets: Option<u64>,
+    /// A counter.
+    pub tx_bytes: Option<u64>,
+    /// A counter.
+    pub rx_packets: Option<u64>,
+    /// A counter.
+    pub rx_bytes: Option<u64>,
+    /// A counter of packets received.
+    pub malformed_packet_errors: Option<u64>,
+    /// A counter of packets dropped for want of room.
+    pub buffer_overrun_errors: Option<u64>,
+    /// A counter of packets received with errors.
+    pub rx_errors: Option<u64>,
+    /// A counter of packets that the other end marked as bad.
+    pub rx_remote_errors: Option<u64>,
+    /// A counter of packets with a header that does not fit.
+    pub rx_general_errors: Option<u64>,
+    /// A counter: local errors were more than a threshold.
+    pub local_link_integrity_errors: Option<u64>,
+    /// A counter of packets that were not sent.
+    pub tx_discards: Option<u64>,
+    /// A counter: the link came back.
+    pub link_recoveries_successful: Option<u64>,
+    /// A counter: it did not.
+    pub link_recoveries_failed: Option<u64>,
+    /// A counter of both.
+    pub link_recoveries: Option<u64>,
+    /// A counter of errors left after correction.
+    pub effective_errors: Option<u64>,
+    /// A counter.
+    pub symbol_errors: Option<u64>,
+    /// Errors left after correction, a bit received.
+    pub effective_bit_error_ratio: Option<f64>,
+    /// Symbol errors, a bit received.
+    pub symbol_bit_error_ratio: Option<f64>,
 }
 
 /// A process on a device.

@@ -70,7 +70,7 @@ impl Labels {
     }
 }
 
-fn number<T: TryInto<i64>>(value: Option<T>) -> Option<f64> {
+pub fn number<T: TryInto<i64>>(value: Option<T>) -> Option<f64> {
     value.and_then(|v| v.try_into().ok()).map(|v| v as f64)
 }
 
@@ -86,7 +86,7 @@ fn flag(value: Option<bool>) -> Option<f64> {
     value.map(|v| f64::from(u8::from(v)))
 }
 
-fn sum(of: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+pub fn sum(of: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     of.flatten().fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 

@@ -13,6 +13,7 @@ mod faults;
 mod health;
 mod idle;
 mod kernel;
+mod links;
 mod memory;
 mod occurrences;
 mod own;
@@ -32,6 +33,7 @@ use errors::{Around, Errors};
 use families::{Families, Labels};
 use faults::Times;
 use health::{Problem, State};
+use links::Links;
 use memory::Kept;
 use own::Own;
 use owners::{Owner, Owners};
@@ -46,6 +48,7 @@ const COUNT: &str = "gpu-count";
 /// The plugin.
 pub struct Gpu {
     families: Families,
+    links: Links,
     own: Own,
     settings: Settings,
     catalogue: Catalogue,
@@ -62,6 +65,7 @@ impl Source for Gpu {
     fn describe(d: &mut Describe) -> Self {
         Self {
             families: Families::declare(d),
+            links: Links::declare(d),
             own: Own::declare(d),
             settings: Settings::default(),
             catalogue: Catalogue::default(),
@@ -213,6 +217,7 @@ impl Gpu {
             let labels = Labels::new(device, parent);
             let xid = self.kept.now.faults.last_xid(&device.uuid);
             self.families.export(device, &labels.all(&self.host), self.settings.nvlink_per_link);
+            self.links.export(device, &labels, &self.host, self.settings.nvlink_per_link);
             if self.settings.simple_view {
                 self.families.export_simple(device);
             }

@@ -3,11 +3,11 @@
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings as sys;
-use sys::field_id as id;
 use sys::nvmlDevice_t;
 
 use crate::export;
-use crate::scenario::{Code, INVALID_ARGUMENT, NOT_FOUND, NOT_SUPPORTED, OK, UNKNOWN, Values};
+use crate::field::{field, nvlink};
+use crate::scenario::{Code, INVALID_ARGUMENT, NOT_FOUND, OK, UNKNOWN, Values};
 use crate::state::{Device, Handle, ask, chars, put, put_text};
 
 /// Getters of one number under one key.
@@ -481,43 +481,6 @@ fn pci(text: &str) -> sys::nvmlPciInfo_t {
         pciDeviceId: 0x2330_10de,
         pciSubSystemId: 0x16c1_10de,
         busId: chars(text),
-    }
-}
-
-fn nvlink(device: &Device, link: c_uint) -> Result<&Values, Code> {
-    let links = &device.gpu()?.links;
-    if links.is_empty() {
-        return Err(NOT_SUPPORTED);
-    }
-    usize::try_from(link).ok().and_then(|link| links.get(link)).ok_or(INVALID_ARGUMENT)
-}
-
-fn field(device: &Device, field: u32, scope: u32) -> Result<u64, Code> {
-    let values = device.values()?;
-    let key = match field {
-        id::NVML_FI_DEV_MEMORY_TEMP => "temperature_memory_celsius",
-        id::NVML_FI_DEV_RETIRED_SBE => "retired_pages_sbe",
-        id::NVML_FI_DEV_RETIRED_DBE => "retired_pages_dbe",
-        id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES => "pcie_tx_bytes",
-        id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES => "pcie_rx_bytes",
-        id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION => "recovery_action",
-        id::NVML_FI_DEV_NVLINK_GET_SPEED => "speed_mbps",
-        id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX => "tx_kib",
-        id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX => "rx_kib",
-        id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX => "tx_raw_kib",
-        id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX => "rx_raw_kib",
-        _ => return Err(NOT_SUPPORTED),
-    };
-    match key {
-        "speed_mbps" | "tx_kib" | "rx_kib" | "tx_raw_kib" | "rx_raw_kib" if scope == u32::MAX => {
-            let links = &device.gpu()?.links;
-            if links.is_empty() {
-                return Err(NOT_SUPPORTED);
-            }
-            links.iter().map(|link| link.u64(key)).sum()
-        }
-        "speed_mbps" | "tx_kib" | "rx_kib" | "tx_raw_kib" | "rx_raw_kib" => nvlink(device, scope)?.u64(key),
-        _ => values.u64(key),
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod device;
 mod event;
+mod field;
 mod profiling;
 mod scenario;
 mod state;

@@ -71,6 +71,44 @@ fn eight_h100() {
     assert_eq!(devices.len(), 8);
 }
 
+/// Links of the fifth generation count by packets, in fields of their own; what older ones had is not there.
+#[test]
+fn eight_b200() {
+    let devices = check(
+        "8xb200",
+        &[
+            ("0.architecture", json!("blackwell")),
+            ("5.nvlinks.17.version", json!("5.0")),
+            ("5.nvlinks.3.malformed_packet_errors", json!(1)),
+            ("5.nvlinks.3.buffer_overrun_errors", json!(2)),
+            ("5.nvlinks.3.rx_errors", json!(3)),
+            ("5.nvlinks.3.rx_remote_errors", json!(4)),
+            ("5.nvlinks.3.rx_general_errors", json!(5)),
+            ("5.nvlinks.3.local_link_integrity_errors", json!(6)),
+            ("5.nvlinks.3.tx_discards", json!(7)),
+            ("5.nvlinks.3.link_recoveries_successful", json!(8)),
+            ("5.nvlinks.3.link_recoveries_failed", json!(9)),
+            ("5.nvlinks.3.link_recoveries", json!(17)),
+            ("5.nvlinks.3.effective_errors", json!(11)),
+            ("5.nvlinks.3.effective_bit_error_ratio", json!(3e-12)),
+            ("5.nvlinks.3.symbol_errors", json!(4000)),
+            ("5.nvlinks.3.symbol_bit_error_ratio", json!(7e-7)),
+            ("5.nvlinks.4.symbol_errors", json!(12)),
+            ("5.nvlinks.4.effective_bit_error_ratio", json!(0.0)),
+        ],
+    );
+    assert_eq!(devices.len(), 8);
+    let link = &devices[5]["nvlinks"][3];
+    assert!(
+        link["tx_bytes"].as_u64() >= Some(640_000) && link["rx_packets"].as_u64() >= Some(6_000),
+        "{link}"
+    );
+    assert_eq!(devices[5]["unreadable"]["nvlinks.3.replay_errors"], "not-supported");
+    // Links that don't count so are not asked.
+    let older = check("8xh100", &[]);
+    assert!(older.iter().all(|d| d["unreadable"].get("nvlinks.0.rx_errors").is_none()));
+}
+
 #[test]
 fn counters_move_with_time_and_are_the_same_in_every_helper() {
     let scenario = Scenario::new(&shipped("8xh100"));
@@ -233,7 +271,7 @@ fn the_sdk_knows_every_field_and_every_field_comes() {
     };
     let mut written: [BTreeSet<String>; 4] = Default::default();
     let mut named = BTreeSet::new();
-    for name in ["8xh100", "mig", "workstation", "lost"] {
+    for name in ["8xh100", "8xb200", "mig", "workstation", "lost"] {
         for device in check(name, &[]) {
             let mut add = |place: usize, object: &Value| {
                 written[place].extend(object.as_object().unwrap().keys().cloned());

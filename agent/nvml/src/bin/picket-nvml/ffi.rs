@@ -1,4 +1,4 @@
-//! The driver's library, loaded at run time: the one file of this crate that may write `unsafe`.
+//! The driver's library, loaded at run time: the one module of this crate that may write `unsafe`, with those below it.
 //!
 //! What is safe to call from outside is safe because each pointer that is handed over is to a local variable of the
 //! function's own type, and each length is that variable's. A function that the library does not have is
@@ -22,11 +22,11 @@ macro_rules! call {
     ($session:expr, $device:expr, $function:ident($($argument:expr),*)) => {
         match &$session.library.lib.$function {
             Ok(function) => {
-                let _entered = $session.slot.enter(stringify!($function), $device, Duration::ZERO);
+                let _entered = $session.slot.enter(stringify!($function), $device, std::time::Duration::ZERO);
                 // SAFETY: see the module's header.
-                Code::check(unsafe { function($($argument),*) })
+                crate::code::Code::check(unsafe { function($($argument),*) })
             }
-            Err(_) => Err(Code::FUNCTION_NOT_FOUND),
+            Err(_) => Err(crate::code::Code::FUNCTION_NOT_FOUND),
         }
     };
 }
@@ -63,6 +63,14 @@ macro_rules! texts {
         })*
     };
 }
+
+mod event_set;
+mod processes;
+mod sample;
+
+pub use event_set::EventSet;
+pub use processes::Running;
+pub use sample::Sample;
 
 /// The loaded library.
 pub struct Library {
@@ -133,18 +141,6 @@ impl<'l> Session<'l> {
         call!(self, Some(number), nvmlDeviceGetHandleByIndex_v2(number, &mut handle))?;
         Ok(Device { session: self, handle, number: Some(number) })
     }
-
-    pub fn event_set(self) -> Result<EventSet<'l>, Code> {
-        let mut set = null_mut();
-        call!(self, None, nvmlEventSetCreate(&mut set))?;
-        Ok(EventSet { session: self, set })
-    }
-
-    fn sample(self) -> Result<Sample<'l>, Code> {
-        let mut sample = null_mut();
-        call!(self, None, nvmlGpmSampleAlloc(&mut sample))?;
-        Ok(Sample { session: self, sample })
-    }
 }
 
 /// A GPU or a MIG instance.
@@ -160,6 +156,11 @@ pub struct Device<'l> {
 pub type Field = (u32, u32);
 
 impl Device<'_> {
+    /// The same device has the same, in one process.
+    pub fn key(&self) -> usize {
+        self.handle.addr()
+    }
+
     texts! {
         name[96] = nvmlDeviceGetName;
         uuid[96] = nvmlDeviceGetUUID;
@@ -357,58 +358,6 @@ impl Device<'_> {
         Ok(values.iter().map(field).collect())
     }
 
-    pub fn compute_processes(&self, most: usize) -> Result<Vec<Running>, Code> {
-        self.processes(most, |handle, count, list| {
-            let device = self.number;
-            call!(self.session, device, nvmlDeviceGetComputeRunningProcesses_v3(handle, count, list))
-        })
-    }
-
-    pub fn graphics_processes(&self, most: usize) -> Result<Vec<Running>, Code> {
-        self.processes(most, |handle, count, list| {
-            let device = self.number;
-            call!(self.session, device, nvmlDeviceGetGraphicsRunningProcesses_v3(handle, count, list))
-        })
-    }
-
-    pub fn mps_processes(&self, most: usize) -> Result<Vec<Running>, Code> {
-        self.processes(most, |handle, count, list| {
-            let device = self.number;
-            call!(self.session, device, nvmlDeviceGetMPSComputeRunningProcesses_v3(handle, count, list))
-        })
-    }
-
-    /// In one call where they fit into the usual size, else with what the library says that it needs.
-    fn processes(
-        &self,
-        most: usize,
-        list: impl Fn(sys::nvmlDevice_t, *mut c_uint, *mut sys::nvmlProcessInfo_t) -> Result<(), Code>,
-    ) -> Result<Vec<Running>, Code> {
-        let none = sys::nvmlProcessInfo_t {
-            pid: 0,
-            usedGpuMemory: 0,
-            gpuInstanceId: u32::MAX,
-            computeInstanceId: u32::MAX,
-        };
-        let mut size = 32.min(most);
-        loop {
-            let mut found = vec![none; size];
-            let mut count = c_uint::try_from(size).unwrap_or(c_uint::MAX);
-            match list(self.handle, &mut count, found.as_mut_ptr()) {
-                Ok(()) => {
-                    found.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-                    return Ok(found.iter().map(Running::from).collect());
-                }
-                // Some may start in between.
-                Err(Code::INSUFFICIENT_SIZE) if size < most => {
-                    let needed = usize::try_from(count).unwrap_or(usize::MAX).saturating_add(8);
-                    size = needed.clamp(size.saturating_mul(2), most.max(size.saturating_mul(2))).min(most);
-                }
-                Err(code) => return Err(code),
-            }
-        }
-    }
-
     pub fn mig_instance(&self, index: u32) -> Result<Self, Code> {
         let mut handle = null_mut();
         let device = self.number;
@@ -456,25 +405,6 @@ impl Device<'_> {
             Err(code) => Err(code),
         }
     }
-
-    pub fn has_profiling(&self) -> Result<bool, Code> {
-        let mut out = sys::nvmlGpmSupport_t { version: sys::NVML_GPM_SUPPORT_VERSION, isSupportedDevice: 0 };
-        call!(self.session, self.number, nvmlGpmQueryDeviceSupport(self.handle, &mut out))?;
-        Ok(out.isSupportedDevice != 0)
-    }
-}
-
-impl<'l> Device<'l> {
-    /// The counters of now: of the GPU, or of a GPU instance of it.
-    pub fn sample(&self, gpu_instance: Option<u32>) -> Result<Sample<'l>, Code> {
-        let sample = self.session.sample()?;
-        let device = self.number;
-        match gpu_instance {
-            None => call!(self.session, device, nvmlGpmSampleGet(self.handle, sample.sample)),
-            Some(id) => call!(self.session, device, nvmlGpmMigSampleGet(self.handle, id, sample.sample)),
-        }?;
-        Ok(sample)
-    }
 }
 
 /// See [`Device::fabric`].
@@ -484,143 +414,6 @@ pub struct Fabric {
     pub cluster: [u8; 16],
     pub clique: u32,
     pub health_mask: Option<u32>,
-}
-
-/// A process on a device.
-pub struct Running {
-    pub pid: u32,
-    pub used_memory: Option<u64>,
-    pub gpu_instance_id: Option<u32>,
-    pub compute_instance_id: Option<u32>,
-}
-
-impl From<&sys::nvmlProcessInfo_t> for Running {
-    fn from(p: &sys::nvmlProcessInfo_t) -> Self {
-        let some = |id: u32| Some(id).filter(|id| *id != u32::MAX);
-        Self {
-            pid: p.pid,
-            used_memory: Some(p.usedGpuMemory).filter(|bytes| *bytes != u64::MAX),
-            gpu_instance_id: some(p.gpuInstanceId),
-            compute_instance_id: some(p.computeInstanceId),
-        }
-    }
-}
-
-/// The profiling counters of one moment.
-pub struct Sample<'l> {
-    session: Session<'l>,
-    sample: sys::nvmlGpmSample_t,
-}
-
-impl Sample<'_> {
-    /// Averages from an earlier sample of the same device to this one, each by itself.
-    pub fn since(&self, earlier: &Self, metrics: &[u32]) -> Result<Vec<Result<f64, Code>>, Code> {
-        let none = sys::nvmlGpmMetric_t {
-            metricId: 0,
-            nvmlReturn: Code::NOT_SUPPORTED.0,
-            value: 0.0,
-            metricInfo: sys::nvmlGpmMetric_t__bindgen_ty_1 {
-                shortName: null_mut(),
-                longName: null_mut(),
-                unit: null_mut(),
-            },
-        };
-        let mut out = sys::nvmlGpmMetricsGet_t {
-            version: sys::NVML_GPM_METRICS_GET_VERSION,
-            numMetrics: 0,
-            sample1: earlier.sample,
-            sample2: self.sample,
-            metrics: [none; 210],
-        };
-        let mut count = 0;
-        for (slot, id) in out.metrics.iter_mut().zip(metrics) {
-            slot.metricId = *id;
-            count += 1;
-        }
-        out.numMetrics = count;
-        call!(self.session, None, nvmlGpmMetricsGet(&mut out))?;
-        let value = |m: &sys::nvmlGpmMetric_t| Code::check(m.nvmlReturn).map(|()| m.value);
-        Ok(out.metrics.iter().take(metrics.len()).map(value).collect())
-    }
-}
-
-impl Drop for Sample<'_> {
-    fn drop(&mut self) {
-        // Nothing can be done about a failure.
-        let _ = call!(self.session, None, nvmlGpmSampleFree(self.sample));
-    }
-}
-
-/// Where the driver puts events.
-pub struct EventSet<'l> {
-    session: Session<'l>,
-    set: sys::nvmlEventSet_t,
-}
-
-/// An XID.
-pub struct XidEvent<'l> {
-    pub device: Device<'l>,
-    pub xid: u64,
-    pub gpu_instance_id: Option<u32>,
-    pub compute_instance_id: Option<u32>,
-}
-
-const XID: u64 = sys::nvmlEventTypeXidCriticalError as u64;
-
-impl<'l> EventSet<'l> {
-    /// Listens for the XIDs of a device from now on.
-    pub fn register(&self, device: &Device<'l>) -> Result<(), Code> {
-        let supported = device.event_types()?;
-        if supported & XID == 0 {
-            return Err(Code::NOT_SUPPORTED);
-        }
-        call!(self.session, device.number, nvmlDeviceRegisterEvents(device.handle, XID, self.set))
-    }
-
-    /// The next event; [`Code::TIMEOUT`] where none came.
-    pub fn wait(&self, within: Duration) -> Result<XidEvent<'l>, Code> {
-        let mut data = sys::nvmlEventData_t {
-            device: null_mut(),
-            eventType: 0,
-            eventData: 0,
-            gpuInstanceId: u32::MAX,
-            computeInstanceId: u32::MAX,
-        };
-        let milliseconds = c_uint::try_from(within.as_millis()).unwrap_or(c_uint::MAX);
-        match &self.session.library.lib.nvmlEventSetWait_v2 {
-            Ok(function) => {
-                let _entered = self.session.slot.enter("nvmlEventSetWait_v2", None, within);
-                // SAFETY: see the module's header.
-                Code::check(unsafe { function(self.set, &mut data, milliseconds) })?;
-            }
-            Err(_) => return Err(Code::FUNCTION_NOT_FOUND),
-        }
-        if data.eventType & XID == 0 {
-            return Err(Code::TIMEOUT);
-        }
-        // Both are 0 on a GPU that is not divided, all ones by older drivers.
-        let some = |id: u32| Some(id).filter(|id| *id != u32::MAX);
-        Ok(XidEvent {
-            device: Device { session: self.session, handle: data.device, number: None },
-            xid: data.eventData,
-            gpu_instance_id: some(data.gpuInstanceId),
-            compute_instance_id: some(data.computeInstanceId),
-        })
-    }
-}
-
-impl Drop for EventSet<'_> {
-    fn drop(&mut self) {
-        // Nothing can be done about a failure.
-        let _ = call!(self.session, None, nvmlEventSetFree(self.set));
-    }
-}
-
-impl Device<'_> {
-    /// The same device has the same, in one process.
-    pub fn key(&self) -> usize {
-        self.handle.addr()
-    }
 }
 
 /// NVML_STRUCT_VERSION of nvml.h.

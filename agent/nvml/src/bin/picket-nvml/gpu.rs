@@ -1,6 +1,5 @@
 //! What is asked of a device, group by group. The names are those of the document.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use nvml_wrapper_sys::bindings as sys;
@@ -10,8 +9,6 @@ use crate::code::Code;
 use crate::ffi::{Device, Field, Running};
 use crate::sheet::{Sheet, quoted};
 
-/// More links than any GPU has.
-const MAX_LINKS: u32 = 36;
 /// More processes than these on a device are an error: a document has its bounds.
 const MAX_PROCESSES: usize = 4096;
 const ALL_LINKS: u32 = u32::MAX;
@@ -211,112 +208,6 @@ pub fn pcie(device: &Device<'_>, sheet: &mut Sheet, counts: Option<bool>) -> boo
         }
     }
     counts
-}
-
-/// The links that the device has. None of them is known where asking fails.
-pub fn find_links(device: &Device<'_>) -> Result<Vec<u32>, Code> {
-    let mut found = Vec::new();
-    for link in 0..MAX_LINKS {
-        match device.nvlink_state(link) {
-            Ok(_) => found.push(link),
-            Err(Code::INVALID_ARGUMENT) => break,
-            Err(code) if code.is_lack() => {}
-            Err(code) => return Err(code),
-        }
-    }
-    Ok(found)
-}
-
-/// What is known of a link that does not change, and what of it could not be read.
-type FixedLink = (String, Vec<(String, Code)>);
-
-pub fn links(device: &Device<'_>, links: &[u32], kept: &mut BTreeMap<u32, FixedLink>, sheet: &mut Sheet) {
-    let per_link = [
-        ("speed_mbps", id::NVML_FI_DEV_NVLINK_GET_SPEED),
-        ("tx_kib", id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX),
-        ("rx_kib", id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX),
-        ("tx_raw_kib", id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX),
-        ("rx_raw_kib", id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX),
-    ];
-    let mut list = String::from("[");
-    for link in links {
-        let mut members = format!("\"link\":{link}");
-        let mut missing: Vec<(String, Code)> = Vec::new();
-        let mut put = |name: &str, value: Result<String, Code>| match value {
-            Ok(value) => {
-                let _ = write!(members, ",\"{name}\":{value}");
-            }
-            Err(code) => missing.push((name.to_owned(), code)),
-        };
-        let active = device.nvlink_state(*link).map(|state| state == 1);
-        put("active", active.map(|active| active.to_string()));
-        // 0 replay, 1 recovery, 2 CRC of flits, 3 CRC of data
-        for (name, counter) in
-            [("replay_errors", 0), ("recovery_errors", 1), ("crc_flit_errors", 2), ("crc_data_errors", 3)]
-        {
-            put(name, device.nvlink_errors(*link, counter).map(|n| n.to_string()));
-        }
-        let asked: Vec<Field> = per_link.iter().map(|(_, field)| (*field, *link)).collect();
-        let answers = device.fields(&asked).unwrap_or_else(|code| vec![Err(code); per_link.len()]);
-        for ((name, _), answer) in per_link.iter().zip(answers) {
-            put(name, answer.map(|n| n.to_string()));
-        }
-        let (fixed, lacking) = match kept.get(link) {
-            Some(fixed) => fixed.clone(),
-            None => {
-                let fixed = fixed_link(device, *link);
-                // What a link that is down leads to may be told when it is up.
-                if active == Ok(true) && fixed.1.iter().all(|(_, code)| code.is_lack()) {
-                    kept.insert(*link, fixed.clone());
-                }
-                fixed
-            }
-        };
-        members.push_str(&fixed);
-        missing.extend(lacking);
-        let comma = if list.len() > 1 { "," } else { "" };
-        let _ = write!(list, "{comma}{{{members}}}");
-        sheet.notes_of(&format!("nvlinks.{link}"), &missing);
-    }
-    list.push(']');
-    sheet.raw("nvlinks", &list);
-}
-
-fn fixed_link(device: &Device<'_>, link: u32) -> FixedLink {
-    let mut members = String::new();
-    let mut missing = Vec::new();
-    let version = |number| match number {
-        1 => "1.0".to_owned(),
-        2 => "2.0".to_owned(),
-        3 => "2.2".to_owned(),
-        4 => "3.0".to_owned(),
-        5 => "3.1".to_owned(),
-        6 => "4.0".to_owned(),
-        7 => "5.0".to_owned(),
-        other => other.to_string(),
-    };
-    let remote = |number| {
-        match number {
-            0 => "gpu",
-            1 => "ibmnpu",
-            2 => "switch",
-            _ => "unknown",
-        }
-        .to_owned()
-    };
-    for (name, value) in [
-        ("version", device.nvlink_version(link).map(version)),
-        ("remote_type", device.nvlink_remote_type(link).map(remote)),
-        ("remote_pci_bus_id", device.nvlink_remote_pci_bus_id(link)),
-    ] {
-        match value {
-            Ok(value) => {
-                let _ = write!(members, ",\"{name}\":{}", quoted(&value));
-            }
-            Err(code) => missing.push((name.to_owned(), code)),
-        }
-    }
-    (members, missing)
 }
 
 /// A process may stand in the list once a kind. MPS has none of its own on a MIG instance.

@@ -8,6 +8,7 @@ mod code;
 mod events;
 mod ffi;
 mod gpu;
+mod links;
 mod profiling;
 mod read;
 mod sheet;

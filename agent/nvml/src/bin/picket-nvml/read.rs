@@ -11,6 +11,7 @@ use picket_agent_nvml::{DeviceText, Tell};
 use crate::code::Code;
 use crate::ffi::{Device, Session};
 use crate::gpu;
+use crate::links::{self, Fixed};
 use crate::profiling::Profiler;
 use crate::sheet::{Sheet, quoted};
 
@@ -35,7 +36,7 @@ struct Known<'l> {
     /// None: to be asked again.
     fixed: Option<(Instant, Sheet)>,
     links: Option<Vec<u32>>,
-    fixed_links: BTreeMap<u32, (String, Vec<(String, Code)>)>,
+    fixed_links: BTreeMap<u32, Fixed>,
     counts_pcie: Option<bool>,
 }
 
@@ -164,13 +165,13 @@ impl<'l> Reader<'l> {
             mig = modes.is_ok_and(|(enabled, _)| enabled);
             sheet.numbers(("mig_enabled", "mig_pending"), modes);
             if known.links.is_none() {
-                match gpu::find_links(&device) {
+                match links::find(&device) {
                     Ok(found) => known.links = Some(found),
                     Err(code) => sheet.note("nvlinks", code),
                 }
             }
             let links = known.links.as_deref().unwrap_or_default();
-            gpu::links(&device, links, &mut known.fixed_links, &mut sheet);
+            links::read(&device, links, &mut known.fixed_links, &mut sheet);
             gpu::processes(&device, &mut sheet, true);
             self.profiler.read(&device, None, &known.uuid, &mut sheet);
             sheet.lost()
