@@ -54,7 +54,7 @@ pub fn samples(body: &[u8]) -> impl Iterator<Item = Result<Sample<'_>, LineError
     let open_metrics = is_open_metrics(body);
     lines(body).filter_map(move |(line, whole)| {
         let content = skip_blanks(line);
-        if content.is_empty() || content.first() == Some(&b'#') {
+        if matches!(content, [] | [b'\r'] | [b'#', ..]) {
             return None;
         }
         Some(if whole { sample(line, open_metrics) } else { Err(LineError::Truncated) })

@@ -314,12 +314,12 @@ impl Reading<'_> {
         let (line, whole) = first(rest);
         let used = line.len() + usize::from(whole);
         let content = skip_blanks(line);
-        match content.first() {
-            None | Some(b'\r') => {}
-            Some(b'#') => self.comment(line),
-            Some(_) if !whole => self.truncated(line),
-            Some(_) if line.len() > LONGEST => self.bad(LineError::TooLong, line),
-            Some(_) => match series_end(line) {
+        match content {
+            [] | [b'\r'] => {}
+            [b'#', ..] => self.comment(line),
+            _ if !whole => self.truncated(line),
+            _ if line.len() > LONGEST => self.bad(LineError::TooLong, line),
+            _ => match series_end(line) {
                 Ok(end) => {
                     let (raw, value) = line.split_at_checked(end).unwrap_or((line, &[]));
                     let index = match self.pass.lines.find(raw) {
