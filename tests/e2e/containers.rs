@@ -1,13 +1,13 @@
-//! Servers of models, found in a real Docker Engine: containers whose process serves pages that a real vLLM gave, and
-//! servers that do what none should.
+//! Servers of models, found in a real Docker Engine and in a real Podman: containers whose process serves pages that a
+//! real vLLM gave, and servers that do what none should.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::exposition::Exposition;
 use e2e::{
-    Agent, AgentBuilder, Api, BadServer, Behaviour, Docker, Test, eventually, eventually_within, free_port,
-    quoted, run, skip,
+    AgentBuilder, Api, BadServer, Behaviour, Docker, Engine, Podman, Test, eventually, eventually_within,
+    free_port, quoted, run,
 };
 use serde_json::{Value, json};
 
@@ -15,10 +15,10 @@ const BUSY: &str = include_str!("../../plugins/vllm/tests/fixtures/metrics_busy.
 const IDLE: &str = include_str!("../../plugins/vllm/tests/fixtures/metrics_idle.txt");
 const MODELS: &str = include_str!("../../plugins/vllm/tests/fixtures/v1_models.json");
 const INTERVAL: Duration = Duration::from_secs(1);
-const IMAGE: &str = "vllm/vllm-openai";
+pub const IMAGE: &str = "vllm/vllm-openai";
 
 /// The plugin's section; `sockets` are the engines'.
-fn vllm(sockets: &[&std::path::Path], settings: &str) -> String {
+pub fn vllm(sockets: &[&std::path::Path], settings: &str) -> String {
     let sockets: Vec<String> = sockets.iter().map(quoted).collect();
     format!(
         "[plugins.vllm]\nfile = \"vllm.wasm\"\ninterval = \"1s\"\n[plugins.vllm.settings]\ntimeout_ms = 500\n{settings}\n\
@@ -41,18 +41,18 @@ fn server(port: u16) -> Value {
     })
 }
 
-fn images(docker: &Docker) -> Result<()> {
+fn images(engine: &impl Engine) -> Result<()> {
     let files: &[(&str, &[u8])] = &[
         ("www/metrics", BUSY.as_bytes()),
         ("www/health", b""),
         ("www/version", b"{\"version\":\"0.12.0\"}"),
         ("www/v1/models", MODELS.as_bytes()),
     ];
-    docker.image(IMAGE, "v0.12.0", files)
+    engine.image(IMAGE, "v0.12.0", files)
 }
 
 /// What is 1 of a state set.
-fn state(page: &Exposition, family: &str, label: (&str, &str), of: &str) -> Option<String> {
+pub fn state(page: &Exposition, family: &str, label: (&str, &str), of: &str) -> Option<String> {
     let on = page
         .series(family)
         .iter()
@@ -60,7 +60,7 @@ fn state(page: &Exposition, family: &str, label: (&str, &str), of: &str) -> Opti
     on.and_then(|(labels, _)| labels.get(of).cloned())
 }
 
-async fn becomes(api: &Api, container: &str, wanted: &str) -> Result<()> {
+pub async fn becomes(api: &Api, container: &str, wanted: &str) -> Result<()> {
     eventually(&format!("{container} is {wanted}"), || async {
         let page = api.metrics().await?;
         let now = state(&page, "picket_vllm_engine_state", ("container", container), "state");
@@ -77,167 +77,193 @@ fn errors(page: &Exposition, reason: &str) -> f64 {
 #[test]
 fn containers_of_a_real_docker_engine() {
     run(async |test: &Test| {
-        let Some(mut docker) = Docker::start(test).await? else { return Ok(()) };
-        images(&docker)?;
-        let port = free_port()?;
-        let id = docker.run("llama", &server(port))?;
-        docker.run(
-            "other",
-            &json!({ "Image": format!("{IMAGE}:v0.12.0"), "Cmd": ["/bin/busybox", "sleep", "600"],
-            "Labels": { "vllm": "false" }, "HostConfig": { "NetworkMode": "none" } }),
-        )?;
+        let Some(docker) = Docker::start(test).await? else { return Ok(()) };
         // No GPU here, so it can't be started; the engine keeps what was asked for.
-        let mut with_gpus = server(port);
+        let mut with_gpus = server(1);
         with_gpus["HostConfig"]["DeviceRequests"] = json!([{ "Driver": "", "Count": 2, "DeviceIDs": null, "Capabilities": [["gpu"]], "Options": {} }]);
+        images(&docker)?;
         docker.create("with-gpus", &with_gpus)?;
-        let absent = test.folder().join("podman.sock");
-        let aggregator = test.aggregator().await?;
-        let agent = aggregator
-            .agent(test, "gpu-1")?
-            .section(vllm(&[&docker.socket(), &absent], ""))
-            .enrol_and_start(&aggregator)
-            .await?;
-
-        // One page holds what the engine and what the server knows.
-        becomes(&agent.api, "llama", "running").await?;
-        let page = agent.api.metrics().await?;
-        let of = [("container", "llama"), ("model", "tiny-llama"), ("gpu", "0,1"), ("engine", "0")];
-        ensure!(page.value("vllm:num_requests_running", &of)? == 4.0);
-        let given = BUSY.lines().filter(|l| l.starts_with("vllm:")).count();
-        let passed: usize =
-            page.names().filter(|n| n.starts_with("vllm:")).map(|n| page.series(n).len()).sum();
-        ensure!(passed == given, "{passed} series of {given}");
-        let info = [
-            ("container", "llama"),
-            ("container_id", id.as_str()),
-            ("image", "vllm/vllm-openai:v0.12.0"),
-            ("version", "v0.12.0"),
-            ("engine_version", "0.12.0"),
-            ("gpu_indices", "0,1"),
-        ];
-        ensure!(page.value("picket_vllm_container_info", &info)? == 1.0);
         // What `--gpus 2` asks for.
         let asked = [("container", "with-gpus"), ("gpu_indices", "0,1")];
-        ensure!(page.value("picket_vllm_container_info", &asked)? == 1.0);
-        let cpu = page.value("container_cpu_usage_seconds_total", &[("name", "llama"), ("cpu", "total")])?;
-        let memory = page.value("container_memory_usage_bytes", &[("name", "llama")])?;
-        ensure!(cpu > 0.0 && memory > 0.0, "{cpu} s, {memory} bytes");
-        ensure!(page.value("container_spec_memory_limit_bytes", &[("name", "llama")])? == 134_217_728.0);
-        let text = agent.api.text("/metrics").await?;
-        let other = text.lines().find(|l| l.contains("name=\"other\"") || l.contains("container=\"other\""));
-        ensure!(other.is_none(), "a container that is not granted is seen: {other:?}");
-        ensure!(!text.contains("s3cret"), "a secret is seen");
-        let socket = |page: &Exposition, path: &std::path::Path| {
-            state(page, "picket_container_engine_state", ("socket", &path.to_string_lossy()), "state")
-        };
-        ensure!(socket(&page, &docker.socket()).as_deref() == Some("ok"));
-        ensure!(socket(&page, &absent).as_deref() == Some("absent"), "of one socket, not of the other");
-
-        // The document, on both.
-        for (api, node) in [(&agent.api, None), (&aggregator.api, Some("gpu-1"))] {
-            let llama = eventually("the document has the container", || async {
-                let all = api.json("/api/v1/containers").await?;
-                let list = all["containers"].as_array().context("no list")?.clone();
-                list.into_iter()
-                    .find(|c| c["container_name"] == "llama" && c["status"] == "running")
-                    .with_context(|| all.to_string())
-            })
-            .await?;
-            ensure!(llama["node"].as_str() == node, "{llama}");
-            ensure!(llama["container_id"] == id.as_str() && llama["model_name"] == "tiny-llama", "{llama}");
-            ensure!(llama["gpu_indices"] == json!([0, 1]) && llama["version"] == "v0.12.0", "{llama}");
-            let uptime = llama["uptime_seconds"].as_f64().context("no uptime")?;
-            ensure!((0.0..300.0).contains(&uptime), "{llama}");
-        }
-
-        // It stops, starts and goes; each is seen within the interval.
-        let seen_within = INTERVAL * 3;
-        docker.post("/containers/llama/stop?t=0")?;
-        let down = || async {
-            let page = agent.api.metrics().await?;
-            let now = state(&page, "picket_vllm_engine_state", ("container", "llama"), "state");
-            ensure!(now.as_deref() == Some("down"), "it is {now:?}");
-            ensure!(page.series("vllm:num_requests_running").is_empty(), "its last values stay");
-            Ok(())
-        };
-        eventually_within(seen_within, "a stopped container is down", down).await?;
-        docker.post("/containers/llama/start")?;
-        becomes(&agent.api, "llama", "running").await?;
-        let events = eventually("the end of it is told", || async {
-            let events = aggregator.api.json("/api/v1/events?kind=vllm.down&subject=llama").await?;
-            let list = events["events"].as_array().cloned().unwrap_or_default();
-            ensure!(list.len() == 2, "{list:?}");
-            Ok(list)
-        })
-        .await?;
-        let cleared: Vec<bool> = events.iter().filter_map(|e| e["clear"].as_bool()).collect();
-        ensure!(cleared == [true, false], "newest first: {events:?}");
-
-        // The engine is killed in the middle; the servers go on.
-        docker.kill_daemon()?;
-        let unreachable = || async {
-            let page = agent.api.metrics().await?;
-            ensure!(socket(&page, &docker.socket()).as_deref() == Some("unreachable"), "not yet");
-            Ok(page)
-        };
-        let page = eventually("the engine is gone", unreachable).await?;
-        ensure!(page.value("vllm:num_requests_running", &of)? == 4.0, "its page is read on");
-        eventually("it is counted", || async {
-            let counted = errors(&agent.api.metrics().await?, "unreachable");
-            ensure!(counted > 0.0, "{counted}");
-            Ok(())
-        })
-        .await?;
-        docker.start_daemon(test).await?;
-        eventually("the engine is back", || async {
-            let page = agent.api.metrics().await?;
-            ensure!(socket(&page, &docker.socket()).as_deref() == Some("ok"), "not yet");
-            page.value("container_memory_usage_bytes", &[("name", "llama")]).map(drop)
-        })
-        .await?;
-        becomes(&agent.api, "llama", "running").await?;
-        docker.remove("llama")?;
-        eventually_within(seen_within, "a removed container is gone", || async {
-            let text = agent.api.text("/metrics").await?;
-            ensure!(!text.contains("container=\"llama\"") && !text.contains("name=\"llama\""), "it stays");
-            Ok(())
-        })
-        .await?;
-        Ok(())
+        seen_from_start_to_end(test, docker, &asked).await
     });
 }
 
 #[test]
-fn loading_is_read_from_a_real_containers_log() {
+fn containers_of_a_real_podman() {
+    run(async |test: &Test| {
+        let Some(podman) = Podman::start(test).await? else { return Ok(()) };
+        images(&podman)?;
+        seen_from_start_to_end(test, podman, &[]).await
+    });
+}
+
+/// A container's life, and its engine's: found, read, stopped, started, the engine killed and back, removed. `also` are labels
+/// of a container that was made before.
+async fn seen_from_start_to_end(test: &Test, mut engine: impl Engine, also: &[(&str, &str)]) -> Result<()> {
+    let port = free_port()?;
+    let id = engine.run("llama", &server(port))?;
+    engine.run(
+        "other",
+        &json!({ "Image": format!("{IMAGE}:v0.12.0"), "Cmd": ["/bin/busybox", "sleep", "600"],
+        "Labels": { "vllm": "false" }, "HostConfig": { "NetworkMode": "none" } }),
+    )?;
+    let absent = test.folder().join("absent.sock");
+    let aggregator = test.aggregator().await?;
+    let agent = aggregator
+        .agent(test, "gpu-1")?
+        .section(vllm(&[&engine.socket(), &absent], ""))
+        .enrol_and_start(&aggregator)
+        .await?;
+
+    // One page holds what the engine and what the server knows.
+    becomes(&agent.api, "llama", "running").await?;
+    let page = agent.api.metrics().await?;
+    let of = [("container", "llama"), ("model", "tiny-llama"), ("gpu", "0,1"), ("engine", "0")];
+    ensure!(page.value("vllm:num_requests_running", &of)? == 4.0);
+    let given = BUSY.lines().filter(|l| l.starts_with("vllm:")).count();
+    let passed: usize = page.names().filter(|n| n.starts_with("vllm:")).map(|n| page.series(n).len()).sum();
+    ensure!(passed == given, "{passed} series of {given}");
+    let info = [
+        ("container", "llama"),
+        ("container_id", id.as_str()),
+        ("image", "vllm/vllm-openai:v0.12.0"),
+        ("version", "v0.12.0"),
+        ("engine_version", "0.12.0"),
+        ("gpu_indices", "0,1"),
+    ];
+    ensure!(page.value("picket_vllm_container_info", &info)? == 1.0);
+    ensure!(also.is_empty() || page.value("picket_vllm_container_info", also)? == 1.0, "{also:?}");
+    let cpu = page.value("container_cpu_usage_seconds_total", &[("name", "llama"), ("cpu", "total")])?;
+    let memory = page.value("container_memory_usage_bytes", &[("name", "llama")])?;
+    ensure!(cpu > 0.0 && memory > 0.0, "{cpu} s, {memory} bytes");
+    ensure!(page.value("container_spec_memory_limit_bytes", &[("name", "llama")])? == 134_217_728.0);
+    let text = agent.api.text("/metrics").await?;
+    let other = text.lines().find(|l| l.contains("name=\"other\"") || l.contains("container=\"other\""));
+    ensure!(other.is_none(), "a container that is not granted is seen: {other:?}");
+    ensure!(!text.contains("s3cret"), "a secret is seen");
+    let socket = |page: &Exposition, path: &std::path::Path| {
+        state(page, "picket_container_engine_state", ("socket", &path.to_string_lossy()), "state")
+    };
+    ensure!(socket(&page, &engine.socket()).as_deref() == Some("ok"));
+    ensure!(socket(&page, &absent).as_deref() == Some("absent"), "of one socket, not of the other");
+
+    // The document, on both.
+    for (api, node) in [(&agent.api, None), (&aggregator.api, Some("gpu-1"))] {
+        let llama = eventually("the document has the container", || async {
+            let all = api.json("/api/v1/containers").await?;
+            let list = all["containers"].as_array().context("no list")?.clone();
+            list.into_iter()
+                .find(|c| c["container_name"] == "llama" && c["status"] == "running")
+                .with_context(|| all.to_string())
+        })
+        .await?;
+        ensure!(llama["node"].as_str() == node, "{llama}");
+        ensure!(llama["container_id"] == id.as_str() && llama["model_name"] == "tiny-llama", "{llama}");
+        ensure!(llama["gpu_indices"] == json!([0, 1]) && llama["version"] == "v0.12.0", "{llama}");
+        let uptime = llama["uptime_seconds"].as_f64().context("no uptime")?;
+        ensure!((0.0..300.0).contains(&uptime), "{llama}");
+    }
+
+    // It stops, starts and goes; each is seen within the interval.
+    let seen_within = INTERVAL * 3;
+    engine.post("/containers/llama/stop?t=0")?;
+    let down = || async {
+        let page = agent.api.metrics().await?;
+        let now = state(&page, "picket_vllm_engine_state", ("container", "llama"), "state");
+        ensure!(now.as_deref() == Some("down"), "it is {now:?}");
+        ensure!(page.series("vllm:num_requests_running").is_empty(), "its last values stay");
+        Ok(())
+    };
+    eventually_within(seen_within, "a stopped container is down", down).await?;
+    engine.post("/containers/llama/start")?;
+    becomes(&agent.api, "llama", "running").await?;
+    let events = eventually("the end of it is told", || async {
+        let events = aggregator.api.json("/api/v1/events?kind=vllm.down&subject=llama").await?;
+        let list = events["events"].as_array().cloned().unwrap_or_default();
+        ensure!(list.len() == 2, "{list:?}");
+        Ok(list)
+    })
+    .await?;
+    let cleared: Vec<bool> = events.iter().filter_map(|e| e["clear"].as_bool()).collect();
+    ensure!(cleared == [true, false], "newest first: {events:?}");
+
+    // The engine is killed in the middle; the servers go on.
+    engine.kill_daemon()?;
+    let unreachable = || async {
+        let page = agent.api.metrics().await?;
+        ensure!(socket(&page, &engine.socket()).as_deref() == Some("unreachable"), "not yet");
+        Ok(page)
+    };
+    let page = eventually("the engine is gone", unreachable).await?;
+    ensure!(page.value("vllm:num_requests_running", &of)? == 4.0, "its page is read on");
+    eventually("it is counted", || async {
+        let counted = errors(&agent.api.metrics().await?, "unreachable");
+        ensure!(counted > 0.0, "{counted}");
+        Ok(())
+    })
+    .await?;
+    engine.start_daemon(test).await?;
+    eventually("the engine is back", || async {
+        let page = agent.api.metrics().await?;
+        ensure!(socket(&page, &engine.socket()).as_deref() == Some("ok"), "not yet");
+        page.value("container_memory_usage_bytes", &[("name", "llama")]).map(drop)
+    })
+    .await?;
+    becomes(&agent.api, "llama", "running").await?;
+    engine.remove("llama")?;
+    eventually_within(seen_within, "a removed container is gone", || async {
+        let text = agent.api.text("/metrics").await?;
+        ensure!(!text.contains("container=\"llama\"") && !text.contains("name=\"llama\""), "it stays");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+#[test]
+fn loading_is_read_from_the_log_of_a_real_docker_container() {
     run(async |test: &Test| {
         let Some(docker) = Docker::start(test).await? else { return Ok(()) };
-        images(&docker)?;
-        let port = free_port()?;
-        let say = "echo 'INFO [gpu_model_runner.py:2602] Starting to load model m...'; \
-                   echo 'Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:01<00:03]' >&2; sleep 600";
-        for (name, tty) in [("frames", false), ("terminal", true)] {
-            let config = json!({ "Image": format!("{IMAGE}:v0.12.0"), "Cmd": ["/bin/busybox", "sh", "-c", say],
-                "Tty": tty, "Labels": { "vllm": "true", "picket.port": port.to_string() },
-                "HostConfig": { "NetworkMode": "host" } });
-            docker.run(name, &config)?;
-        }
-        let agent = AgentBuilder::new(test, "gpu-1")?.section(vllm(&[&docker.socket()], "")).start().await?;
-        for name in ["frames", "terminal"] {
-            becomes(&agent.api, name, "loading").await?;
-            let of = [("container", name)];
-            let page = eventually("its phase is known", || async {
-                let page = agent.api.metrics().await?;
-                let phase = state(&page, "picket_vllm_loading_phase", ("container", name), "phase");
-                ensure!(phase.as_deref() == Some("weights"), "{name} is at {phase:?}");
-                Ok(page)
-            })
-            .await?;
-            ensure!(page.value("picket_vllm_loading_progress_ratio", &of)? == 0.25, "{name}");
-            ensure!(page.value("picket_vllm_loading_seconds", &of)? >= 0.0);
-        }
-        ensure!(errors(&agent.api.metrics().await?, "unreachable") == 0.0, "that it loads is no error");
-        Ok(())
+        loading_is_read(test, docker).await
     });
+}
+
+#[test]
+fn loading_is_read_from_the_log_of_a_real_podman_container() {
+    run(async |test: &Test| {
+        let Some(podman) = Podman::start(test).await? else { return Ok(()) };
+        loading_is_read(test, podman).await
+    });
+}
+
+async fn loading_is_read(test: &Test, engine: impl Engine) -> Result<()> {
+    images(&engine)?;
+    let port = free_port()?;
+    let say = "echo 'INFO [gpu_model_runner.py:2602] Starting to load model m...'; \
+               echo 'Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:01<00:03]' >&2; sleep 600";
+    for (name, tty) in [("frames", false), ("terminal", true)] {
+        let config = json!({ "Image": format!("{IMAGE}:v0.12.0"), "Cmd": ["/bin/busybox", "sh", "-c", say],
+            "Tty": tty, "Labels": { "vllm": "true", "picket.port": port.to_string() },
+            "HostConfig": { "NetworkMode": "host" } });
+        engine.run(name, &config)?;
+    }
+    let agent = AgentBuilder::new(test, "gpu-1")?.section(vllm(&[&engine.socket()], "")).start().await?;
+    for name in ["frames", "terminal"] {
+        becomes(&agent.api, name, "loading").await?;
+        let of = [("container", name)];
+        let page = eventually("its phase is known", || async {
+            let page = agent.api.metrics().await?;
+            let phase = state(&page, "picket_vllm_loading_phase", ("container", name), "phase");
+            ensure!(phase.as_deref() == Some("weights"), "{name} is at {phase:?}");
+            Ok(page)
+        })
+        .await?;
+        ensure!(page.value("picket_vllm_loading_progress_ratio", &of)? == 0.25, "{name}");
+        ensure!(page.value("picket_vllm_loading_seconds", &of)? >= 0.0);
+    }
+    ensure!(errors(&agent.api.metrics().await?, "unreachable") == 0.0, "that it loads is no error");
+    Ok(())
 }
 
 #[test]
@@ -320,53 +346,5 @@ fn bad_servers_are_their_own_trouble() {
         let plugin = agent.plugin_state("vllm", "running").await?;
         ensure!(plugin["restarts"].as_u64().unwrap_or(0) == 0, "{plugin}");
         Ok(())
-    });
-}
-
-/// A real vLLM server: `PICKET_VLLM` is a folder with `bin/vllm` and, in `model/`, a small model.
-#[test]
-fn a_real_vllm_server_loads_and_runs() {
-    e2e::run_within(Duration::from_secs(600), async |test: &Test| {
-        let Some(folder) = std::env::var_os("PICKET_VLLM").map(std::path::PathBuf::from) else {
-            skip("needs a real vLLM: set PICKET_VLLM to a folder with bin/vllm and model/");
-            return Ok(());
-        };
-        let port = free_port()?;
-        let mut command = std::process::Command::new(folder.join("bin/vllm"));
-        command
-            .arg("serve")
-            .arg(folder.join("model"))
-            .args(["--load-format", "dummy", "--host", "127.0.0.1", "--served-model-name", "tiny-llama"])
-            .args(["--max-model-len", "512", "--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", "4"])
-            .args(["--port", &port.to_string()])
-            .envs([("HF_HUB_OFFLINE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_CPU_KVCACHE_SPACE", "1")]);
-        let _server = e2e::Daemon::start(test, "vllm", &mut command)?;
-        let settings = format!("endpoints = [{{ url = \"http://127.0.0.1:{port}\", name = \"real\" }}]");
-        let absent = test.folder().join("docker.sock");
-        let agent: Agent =
-            AgentBuilder::new(test, "gpu-1")?.section(vllm(&[&absent], &settings)).start().await?;
-        becomes(&agent.api, "real", "down").await?;
-        eventually_within(Duration::from_secs(300), "it serves", || async {
-            let page = agent.api.metrics().await?;
-            let now = state(&page, "picket_vllm_engine_state", ("container", "real"), "state");
-            ensure!(now.as_deref() == Some("running"), "it is {now:?}");
-            Ok(())
-        })
-        .await?;
-        let direct = Api::new(&format!("http://127.0.0.1:{port}"), None, None)?;
-        let body = json!({ "model": "tiny-llama", "prompt": "hello", "max_tokens": 20 });
-        let (status, answer) = direct.request("POST", "/v1/completions", Some(&body)).await?;
-        ensure!(status == 200, "{answer}");
-        eventually("its tokens are counted", || async {
-            let (theirs, ours) = (direct.metrics().await?, agent.api.metrics().await?);
-            let of = [("model_name", "tiny-llama")];
-            let (theirs, ours) = (
-                theirs.value("vllm:generation_tokens_total", &of)?,
-                ours.value("vllm:generation_tokens_total", &of)?,
-            );
-            ensure!(theirs > 0.0 && theirs == ours, "{theirs} and {ours}");
-            Ok(())
-        })
-        .await
     });
 }

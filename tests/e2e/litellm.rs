@@ -1,99 +1,23 @@
-//! A real LiteLLM proxy, its models answered by itself (`mock_response`), read by the plugin `litellm`.
-//!
-//! Half a gigabyte to install, so it is opt-in: `python3 -m venv target/parts/litellm && target/parts/litellm/bin/pip
-//! install 'litellm[proxy]' prometheus-client`, or the folder of such an environment in `PICKET_TEST_LITELLM`.
+//! A real LiteLLM proxy, read by the plugin `litellm`.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::exposition::{Exposition, Labels};
-use e2e::{Agent, Api, Daemon, Test, eventually, eventually_within, free_port, quoted, run_within, skip};
-use serde_json::json;
+use e2e::{Agent, LiteLlm, Test, eventually, free_port, run_within};
 
-const KEY: &str = "sk-of-the-test";
-/// On a machine with little to spare.
-const START: Duration = Duration::from_secs(240);
-
-fn program() -> Option<PathBuf> {
-    let folder = std::env::var_os("PICKET_TEST_LITELLM")
-        .map_or_else(|| e2e::target().join("parts/litellm"), PathBuf::from);
-    let file = folder.join("bin/litellm");
-    if file.exists() {
-        return Some(file);
-    }
-    skip("needs a LiteLLM proxy (550 MB): see tests/e2e/litellm.rs");
-    None
-}
-
-struct Proxy {
-    daemon: Daemon,
-    api: Api,
-    port: u16,
-}
-
-impl Proxy {
-    async fn start(test: &Test, program: &Path, port: u16) -> Result<Self> {
-        let folder = test.folder().join("litellm");
-        std::fs::create_dir_all(&folder)?;
-        let config = folder.join("config.yaml");
-        std::fs::write(
-            &config,
-            format!(
-                "model_list:\n\
-                 - model_name: llama\n  litellm_params:\n    model: openai/meta-llama/Llama-3.1-8B\n    api_key: none\n    \
-                 mock_response: hello from a model\n  model_info:\n    id: dep-llama\n    mode: chat\n\
-                 - model_name: embed\n  litellm_params:\n    model: openai/embed\n    api_key: none\n  \
-                 model_info:\n    id: dep-embed\n    mode: embedding\n\
-                 - model_name: dead\n  litellm_params:\n    model: hosted_vllm/dead\n    api_base: http://127.0.0.1:{}/v1\n    \
-                 num_retries: 0\n  model_info:\n    id: dep-dead\n\
-                 router_settings:\n  num_retries: 0\n\
-                 litellm_settings:\n  callbacks: [prometheus]\n  num_retries: 0\n\
-                 general_settings:\n  master_key: {KEY}\n",
-                free_port()?
-            ),
-        )?;
-        let mut command = Command::new(program);
-        command
-            .args(["--config", config.to_str().context("no UTF-8")?, "--host", "127.0.0.1"])
-            .args(["--port", &port.to_string(), "--telemetry", "False"])
-            .env("HOME", &folder)
-            .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-            .current_dir(&folder);
-        let mut daemon = Daemon::start(test, "litellm", &mut command)?;
-        let api = Api::new(&format!("http://127.0.0.1:{port}"), Some(KEY), None)?;
-        eventually_within(START, "LiteLLM answers", || {
-            let running = daemon.check_running();
-            let api = api.clone();
-            async move {
-                running?;
-                api.text("/health/readiness").await.map(drop)
-            }
-        })
-        .await?;
-        Ok(Self { daemon, api, port })
-    }
-
-    async fn chat(&self, model: &str) -> Result<u16> {
-        let body = json!({ "model": model, "messages": [{ "role": "user", "content": "how are you" }] });
-        Ok(self.api.request("POST", "/v1/chat/completions", Some(&body)).await?.0)
-    }
-
-    /// What its own page has, as names and labels.
-    async fn series(&self) -> Result<BTreeSet<(String, Labels)>> {
-        let page = Exposition::parse(&self.api.text("/metrics/").await?)?;
-        let names = page.names().filter(|n| n.starts_with("litellm_"));
-        // A label with an empty value is none.
-        let labels = |all: &Labels| -> Labels {
-            all.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n.clone(), v.clone())).collect()
-        };
-        let of = |name: &str| {
-            page.series(name).iter().map(|(l, _)| (name.to_owned(), labels(l))).collect::<Vec<_>>()
-        };
-        Ok(names.flat_map(of).collect())
-    }
+/// What the proxy's own page has, as names and labels.
+async fn series(proxy: &LiteLlm) -> Result<BTreeSet<(String, Labels)>> {
+    let page = Exposition::parse(&proxy.api.text("/metrics/").await?)?;
+    let names = page.names().filter(|n| n.starts_with("litellm_"));
+    // A label with an empty value is none.
+    let labels = |all: &Labels| -> Labels {
+        all.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n.clone(), v.clone())).collect()
+    };
+    let of =
+        |name: &str| page.series(name).iter().map(|(l, _)| (name.to_owned(), labels(l))).collect::<Vec<_>>();
+    Ok(names.flat_map(of).collect())
 }
 
 async fn becomes(agent: &Agent, endpoint: &str, wanted: &str) -> Result<()> {
@@ -113,26 +37,15 @@ async fn becomes(agent: &Agent, endpoint: &str, wanted: &str) -> Result<()> {
 #[test]
 fn a_real_litellm_proxy() {
     run_within(Duration::from_secs(900), async |test: &Test| {
-        let Some(program) = program() else { return Ok(()) };
-        let mut proxy = Proxy::start(test, &program, free_port()?).await?;
+        let Some(program) = LiteLlm::program() else { return Ok(()) };
+        let mut proxy = LiteLlm::start(test, &program, free_port()?).await?;
         let endpoint = proxy.api.url().to_owned();
         let key = test.folder().join("key");
-        std::fs::write(&key, format!("{KEY}\n"))?;
+        std::fs::write(&key, format!("{}\n", LiteLlm::KEY))?;
         // Nothing listens where the hub should be: it is said, and costs nothing.
-        let hub = format!("http://127.0.0.1:{}", free_port()?);
-        let section = format!(
-            "[plugins.litellm]\nfile = \"litellm.wasm\"\ninterval = \"1s\"\n[plugins.litellm.settings]\nurl = \"{endpoint}\"\n\
-             secret = \"litellm\"\nmodels_every_seconds = 5\nhub = {{ url = \"{hub}\" }}\n\
-             [[plugins.litellm.grants]]\ncapability = \"http\"\nurls = [\n\
-             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/metrics\", secret = {{ name = \"litellm\", file = {key}, prefix = \"Bearer \" }} }},\n\
-             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/model/info\", secret = {{ name = \"litellm\", file = {key}, prefix = \"Bearer \" }} }},\n\
-             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/health/readiness\" }},\n\
-             {{ host = \"127.0.0.1\", port = {port}, path_prefix = \"/health/liveliness\" }},\n\
-             {{ host = \"127.0.0.1\", ports = \"1024-65535\", path_prefix = \"/api/models\" }},\n]\n\
-             [[plugins.litellm.grants]]\ncapability = \"store\"\nbytes = 262144\n",
-            port = proxy.port,
-            key = quoted(&key),
-        );
+        let settings =
+            format!("models_every_seconds = 5\nhub = {{ url = \"http://127.0.0.1:{}\" }}", free_port()?);
+        let section = proxy.section("1s", &key, &settings);
         let aggregator = test.aggregator().await?;
         let agent = aggregator.agent(test, "gate-1")?.section(section).enrol_and_start(&aggregator).await?;
         becomes(&agent, &endpoint, "up").await?;
@@ -165,7 +78,7 @@ fn a_real_litellm_proxy() {
 
         // Every series of the real page, under its own labels.
         eventually("the page is passed through", || async {
-            let said = proxy.series().await?;
+            let said = series(&proxy).await?;
             ensure!(said.len() > 50, "{} series only", said.len());
             let page = agent.api.metrics().await?;
             let missing =
@@ -213,7 +126,7 @@ fn a_real_litellm_proxy() {
         // A key that the proxy does not know.
         std::fs::write(&key, "sk-wrong\n")?;
         becomes(&agent, &endpoint, "refusing").await?;
-        std::fs::write(&key, KEY)?;
+        std::fs::write(&key, LiteLlm::KEY)?;
         becomes(&agent, &endpoint, "up").await?;
 
         let asked = proxy.daemon.log();
@@ -228,7 +141,7 @@ fn a_real_litellm_proxy() {
         becomes(&agent, &endpoint, "unreachable").await?;
         let page = agent.api.metrics().await?;
         ensure!(page.series("llm_model_requests_per_minute").is_empty(), "rates of a proxy that is gone");
-        let proxy = Proxy::start(test, &program, proxy.port).await?;
+        let proxy = LiteLlm::start(test, &program, proxy.port).await?;
         becomes(&agent, &endpoint, "up").await?;
         ensure!(proxy.chat("llama").await? == 200);
         let rpm = rate("llm_model_requests_per_minute", "llama").await?;

@@ -2,6 +2,7 @@
 
 mod config;
 mod containers;
+mod containers_vllm;
 mod durability;
 mod exporters;
 mod fleet;

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use e2e::exposition::Exposition;
-use e2e::{Agent, AgentBuilder, Aggregator, Slurm, Test, eventually, quoted, run};
+use e2e::{
+    Agent, AgentBuilder, Aggregator, Slurm, Test, eventually, large_slurm_dump, quoted, run,
+    slurm_reading_a_file,
+};
 use serde_json::Value;
 
 /// The plugin, polling, with a dump a second; `grants` are those beside the commands'.
@@ -278,58 +281,13 @@ fn the_controllers_own_metrics_beside_ours() {
     });
 }
 
-/// As `scontrol show nodes --json` writes it, with `count` nodes.
-fn large_dump(file: &Path, count: u32) -> Result<()> {
-    use std::io::Write;
-    let fixture = e2e::repository().join("plugins/slurm/tests/fixtures/24.11/nodes.json");
-    let page: Value = serde_json::from_slice(&std::fs::read(fixture)?)?;
-    let mut node = page["nodes"][0].clone();
-    let mut out = std::io::BufWriter::new(std::fs::File::create(file)?);
-    write!(out, "{{\n  \"nodes\": [\n")?;
-    for i in 0..count {
-        node["name"] = format!("node{i:05}").into();
-        node["state"] =
-            if i % 100 == 0 { serde_json::json!(["IDLE", "DRAIN"]) } else { serde_json::json!(["MIXED"]) };
-        node["reason"] = if i % 100 == 0 { "bad cable".into() } else { "".into() };
-        write!(out, "{}{}", if i == 0 { "" } else { ",\n" }, serde_json::to_string_pretty(&node)?)?;
-    }
-    writeln!(out, "\n  ],\n  \"errors\": [], \"meta\": {{ \"slurm\": {{ \"release\": \"24.11.5\" }} }}\n}}")?;
-    Ok(out.flush()?)
-}
-
 #[test]
 fn a_dump_of_20000_nodes_in_the_memory_of_a_small_one() {
     run(async |test: &Test| {
         let file = test.folder().join("nodes.json");
-        large_dump(&file, 20_000)?;
+        large_slurm_dump(&file, 20_000)?;
         let bytes = std::fs::metadata(&file)?.len();
-        let command = |name: &str, program: &str, argument: &str| {
-            format!(
-                "  {{ name = \"{name}\", program = \"{program}\", arguments = [{argument}], output_bytes = 268435456 }},\n"
-            )
-        };
-        let mut commands = command("slurm-ping", "/bin/echo", "\"Slurmctld(primary) at vm is UP\"");
-        commands.push_str(&command("slurm-nodes-json", "/bin/cat", &quoted(&file)));
-        for other in [
-            "nodes-json-old",
-            "jobs-json",
-            "nodes",
-            "jobs",
-            "partitions",
-            "reservations",
-            "diag",
-            "node-states",
-        ] {
-            commands.push_str(&command(&format!("slurm-{other}"), "/bin/false", ""));
-        }
-        let section = format!(
-            "[plugins.slurm]\nfile = \"slurm.wasm\"\ninterval = \"1s\"\n[plugins.slurm.settings]\npoller = true\n\
-             jobs = false\npartitions = false\nreservations = false\nscheduler = false\n[plugins.slurm.limits]\n\
-             guest_time = \"30s\"\ncall_time = \"60s\"\nmemory = \"32MiB\"\n[[plugins.slurm.grants]]\ncapability = \"system\"\n\
-             [[plugins.slurm.grants]]\ncapability = \"store\"\nbytes = 262144\n[[plugins.slurm.grants]]\ncapability = \
-             \"command\"\ncommands = [\n{commands}]\n{}",
-            nothing_else()
-        );
+        let section = slurm_reading_a_file(&file, "32MiB");
         let agent = AgentBuilder::new(test, "vm-1")?.section(section).start().await?;
         value(&agent, "slurm_nodes_total", &[], 20_000.0).await?;
         let page = agent.api.metrics().await?;

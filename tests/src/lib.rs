@@ -9,11 +9,16 @@ mod aggregator;
 mod bad;
 mod client;
 mod docker;
+mod engine;
 pub mod exposition;
+mod litellm;
 mod parts;
+mod podman;
 mod process;
 mod slurm;
+mod slurm_dump;
 pub mod uplink;
+mod vllm;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -28,9 +33,14 @@ pub use aggregator::{Aggregator, AggregatorBuilder};
 pub use bad::{BadServer, Behaviour};
 pub use client::{Api, Row};
 pub use docker::Docker;
+pub use engine::Engine;
+pub use litellm::LiteLlm;
 pub use parts::{Prometheus, promtool_check};
+pub use podman::Podman;
 pub use process::{Daemon, Output, run_program, run_program_with};
 pub use slurm::Slurm;
+pub use slurm_dump::{large_slurm_dump, slurm_reading_a_file};
+pub use vllm::Vllm;
 
 /// How long a condition may take. Generous: the machines are small and shared.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -71,7 +81,8 @@ pub struct Test {
 }
 
 impl Test {
-    fn new() -> Result<Self> {
+    /// For a program that is no test: its folder lives as long as this. Tests get theirs from [`run`].
+    pub fn new() -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("picket-e2e-").tempdir().context("no temporary folder")?;
         Ok(Self { folder, logs: Arc::default() })
@@ -153,10 +164,11 @@ where
     }
 }
 
-/// Cargo's target folder: two above this test's binary, which stands in `debug/deps`.
+/// Cargo's target folder: above the folder of the profile, which has a folder `deps`, and in which this binary stands.
 pub fn target() -> PathBuf {
     let this = std::env::current_exe().unwrap_or_default();
-    this.ancestors().nth(3).map(Path::to_owned).unwrap_or_default()
+    let profile = this.ancestors().find(|folder| folder.join("deps").is_dir());
+    profile.and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
 }
 
 /// One of our binaries.

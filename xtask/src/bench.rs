@@ -21,6 +21,19 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     // Each apart: features of the one must not reach the other.
     for build in [
         &["build", "--profile", "small", "-p", "picket-agent"][..],
+        &[
+            "build",
+            "--profile",
+            "small",
+            "-p",
+            "picket-agent-nvml",
+            "--features",
+            "driver",
+            "--bin",
+            "picket-nvml",
+        ],
+        // Stands in for the driver.
+        &["build", "--release", "-p", "fake-nvml"],
         &["build", "--release", "-p", "picket-aggregator"],
         &[
             "build",

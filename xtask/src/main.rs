@@ -39,8 +39,8 @@ enum Command {
     BuildGuests,
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
-    /// Bring the real servers that the tests use into target/parts (Prometheus, node_exporter, libfaketime).
-    Parts,
+    /// Bring the real servers that the tests use into target/parts; by name also large ones (litellm, vllm).
+    Parts(parts::Args),
 }
 
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         }),
         Command::BuildGuests => setup::check(&root).and_then(|()| guests::build(&root)).map(|()| true),
         Command::Tidy => tidy::run(&root),
-        Command::Parts => parts::run(&root),
+        Command::Parts(args) => parts::run(&root, &args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,8 +1,11 @@
 //! The real servers that the tests compare with: from PATH, else from Debian's archive into `target/parts`,
-//! without root. What can't be had is named, and the tests that need it skip by name.
+//! without root. What can't be had is named, and the tests that need it skip by name. Large ones come only when they are
+//! asked for: [`python`].
 //!
 //! A private apt folder is used (own source list, lists and cache), so the machine's own apt is only read: for
 //! the mirror that it uses.
+
+mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,6 +69,15 @@ const PARTS: &[Part] = &[
         on_path: &[],
         sources: &[("", "libnvidia-ml1")],
     },
+    // Another maker of signatures, to be read by ours.
+    Part { name: "cosign", file: "usr/bin/cosign", on_path: &["cosign"], sources: &[("sid", "cosign")] },
+    // Where plugins are pushed to and pulled from.
+    Part {
+        name: "docker-registry",
+        file: "usr/bin/docker-registry",
+        on_path: &["docker-registry"],
+        sources: &[("", "docker-registry")],
+    },
     // Loaded into our own programs, so it must be of the machine's own C library.
     Part {
         name: "libfaketime.so",
@@ -122,6 +134,22 @@ const TREES: &[Tree] = &[
         ],
         whole: false,
     },
+    // Its containers run under the part `runc`.
+    Tree {
+        name: "podman",
+        suite: "",
+        packages: &[
+            "podman",
+            "conmon",
+            "golang-github-containers-common",
+            "golang-github-containers-image",
+            "libgpgme11",
+            "libassuan0",
+            "libsubid4",
+            "libdevmapper1.02.1",
+        ],
+        whole: false,
+    },
     // The controller has metrics of its own since 25.11.
     Tree {
         name: "slurm-new",
@@ -131,14 +159,30 @@ const TREES: &[Tree] = &[
     },
 ];
 
-/// Fetches what is missing and prints where each part is.
-pub fn run(root: &Path) -> Result<bool> {
+#[derive(clap::Args)]
+pub struct Args {
+    /// Large servers to install (litellm, vllm), each of which says what it costs; none: the parts that all tests use.
+    names: Vec<String>,
+}
+
+/// Fetches what is missing and prints where each part is; of what is named, that alone.
+pub fn run(root: &Path, args: &Args) -> Result<bool> {
+    for name in &args.names {
+        python::install(root, name)?;
+    }
+    if !args.names.is_empty() {
+        return Ok(true);
+    }
     fetch(root)?;
     let folder = build::target(root)?.join("parts/bin");
-    for part in PARTS {
-        println!("{}\t{}", part.name, folder.join(part.name).display());
+    let mut all = true;
+    for name in PARTS.iter().map(|part| part.name).chain(TREES.iter().map(|tree| tree.name)) {
+        let link = folder.join(name);
+        println!("{name}\t{}", link.display());
+        all &= link.exists();
     }
-    Ok(PARTS.iter().all(|part| folder.join(part.name).exists()))
+    eprintln!("large ones, by name: cargo xtask parts {}", python::names().join(" | "));
+    Ok(all)
 }
 
 /// Puts a link a part into `target/parts/bin`. Says what is missing; that alone is no error.

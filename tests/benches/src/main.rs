@@ -3,6 +3,7 @@
 //! CPU is user and system time of the server process alone; the load comes from another core.
 
 mod fleet;
+mod node;
 mod process;
 mod remote_write;
 mod report;
@@ -17,11 +18,12 @@ use clap::Parser;
 
 use crate::setup::Places;
 
-const ROWS: [&str; 7] = ["agent", "ingest", "wire", "exposition", "streams", "tax", "flat"];
+const ROWS: [&str; 9] =
+    ["agent", "ingest", "wire", "exposition", "streams", "tax", "flat", "sources", "parse"];
 
 #[derive(Parser)]
 struct Args {
-    /// Rows to measure; all of them but `flat` when none is named.
+    /// Rows to measure; all of them but `flat`, `sources` and `parse` when none is named.
     rows: Vec<String>,
     /// Where the figures go as JSON.
     #[arg(long)]
@@ -38,7 +40,7 @@ struct Args {
     /// Measures ours alone.
     #[arg(long)]
     no_peers: bool,
-    /// How long the row `flat` takes.
+    /// How long the rows `flat` and `sources` take.
     #[arg(long, default_value_t = 60)]
     minutes: u32,
     /// How often each plugin of the row `flat` collects; what leaks a little at each collect shows sooner when it is short.
@@ -57,6 +59,7 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     if let Some(unknown) = args.rows.iter().find(|r| !ROWS.contains(&r.as_str())) {
         bail!("no row {unknown:?}; there are {}", ROWS.join(", "));
     }
@@ -92,7 +95,14 @@ async fn main() -> Result<()> {
     if wanted("tax") {
         figures.extend(rows::tax::measure(&places, args.runs, args.quick)?);
     }
-    if args.rows.iter().any(|row| row == "flat") {
+    let named = |row: &str| args.rows.iter().any(|r| r == row);
+    if named("sources") {
+        figures.extend(rows::sources::measure(&places, args.minutes).await?);
+    }
+    if named("parse") {
+        figures.extend(rows::parse::measure(&places, args.runs, args.quick).await?);
+    }
+    if named("flat") {
         figures.extend(rows::flat::measure(&places, args.minutes, &args.interval).await?);
     }
     print!("{}", report::table(&figures));

@@ -43,7 +43,7 @@ pub async fn measure(places: &Places, minutes: u32, interval: &str) -> Result<Ve
 }
 
 /// The slope of the line of least squares through values that are one step apart.
-fn slope(values: impl Iterator<Item = f64> + Clone) -> f64 {
+pub fn slope(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let n = values.clone().count() as f64;
     let (middle, mean) = ((n - 1.0) / 2.0, values.clone().sum::<f64>() / n);
     let (mut over, mut under) = (0.0, 0.0);

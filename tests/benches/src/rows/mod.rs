@@ -4,6 +4,8 @@ pub mod agent;
 pub mod exposition;
 pub mod flat;
 pub mod ingest;
+pub mod parse;
+pub mod sources;
 pub mod streams;
 pub mod tax;
 pub mod wire;

@@ -1,0 +1,175 @@
+//! An agent with the plugins of a row's choosing, and what it and the processes that it starts take.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::exposition::Exposition;
+use e2e::{Api, grants_of, quoted};
+
+use crate::process::{Server, free_port};
+use crate::setup::Places;
+
+/// Eight GPUs of the fake driver.
+const GPUS: &str = "tests/fake-nvml/scenarios/8xh100.toml";
+
+pub struct Node {
+    pub server: Server,
+    pub api: Api,
+}
+
+impl Node {
+    /// Starts one in the folder `dir` and waits until each of `plugins` has collected. `sections` is TOML.
+    pub async fn start(places: &Places, dir: &Path, sections: &str, plugins: &[&str]) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let port = free_port()?;
+        let real = |path: &Path| {
+            fs::canonicalize(path)
+                .with_context(|| format!("{}: `cargo xtask bench` builds it", path.display()))
+        };
+        let config = format!(
+            "state_dir = {}\ncache_dir = {}\nplugin_dir = {}\ncompiler = {}\n[http]\nlisten = \"127.0.0.1:{port}\"\n{sections}",
+            quoted(dir.join("state")),
+            quoted(dir.join("cache")),
+            quoted(real(&places.plugins)?),
+            quoted(real(&places.ours("picket-compile")?)?),
+        );
+        let file = dir.join("agent.toml");
+        fs::write(&file, config)?;
+        // env(1) becomes the agent, so that what is measured is the agent alone.
+        let args = [
+            format!("FAKE_NVML_SCENARIO={}", real(Path::new(GPUS))?.display()),
+            real(&places.ours("picket-agent")?)?.display().to_string(),
+            "run".to_owned(),
+            "--config".to_owned(),
+            file.display().to_string(),
+        ];
+        let log = dir.join("agent.log");
+        let server = Server::start("picket-agent", Path::new("env"), &args, &log)?;
+        let api = Api::new(&format!("http://127.0.0.1:{port}"), None, None)?;
+        let node = Self { server, api };
+        let ready = e2e::eventually_within(Duration::from_secs(180), "each plugin has collected", || async {
+            let page = node.api.metrics().await?;
+            for plugin in plugins {
+                ensure!(collects(&page, plugin) > 0.0, "{plugin} has not");
+            }
+            Ok(())
+        });
+        ready.await.with_context(|| e2e::tail(&log, 30))?;
+        Ok(node)
+    }
+
+    /// Waits until the agent tells of so many collects of a plugin more than on `before`; the page.
+    pub async fn after(&self, before: &Exposition, plugin: &str, more: f64) -> Result<Exposition> {
+        let begun = collects(before, plugin);
+        e2e::eventually_within(Duration::from_secs(300), &format!("{more} collects of {plugin}"), || async {
+            let page = self.api.metrics().await?;
+            let now = collects(&page, plugin) - begun;
+            ensure!(now >= more, "{now}");
+            Ok(page)
+        })
+        .await
+    }
+}
+
+/// How often a plugin has collected.
+pub fn collects(page: &Exposition, plugin: &str) -> f64 {
+    page.sum("picket_plugin_collects_total", &[("plugin", plugin), ("result", "ok")])
+}
+
+/// CPU seconds inside a plugin.
+pub fn guest_seconds(page: &Exposition, plugin: &str) -> f64 {
+    page.sum("picket_plugin_guest_seconds_total", &[("plugin", plugin)])
+}
+
+/// The plugin `gpu`, its driver the fake one.
+pub fn gpu(places: &Places, interval: &str) -> Result<String> {
+    let library = places.binaries.join("libfake_nvml.so");
+    let helper = places.agent.with_file_name("picket-nvml");
+    for file in [&library, &helper] {
+        ensure!(file.is_file(), "{} is not there: `cargo xtask bench` builds it", file.display());
+    }
+    Ok(format!(
+        "[nvml]\nlibrary = {}\nhelper = {}\n[plugins.gpu]\nfile = \"gpu.wasm\"\ninterval = \"{interval}\"\n{}",
+        quoted(fs::canonicalize(library)?),
+        quoted(fs::canonicalize(helper)?),
+        grants_of("gpu")?
+    ))
+}
+
+/// The plugin `vllm` with servers by URL; `sockets` are engines'.
+pub fn vllm(interval: &str, endpoints: &[String], sockets: &[&Path]) -> String {
+    let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+    let sockets: Vec<String> = sockets.iter().map(quoted).collect();
+    format!(
+        "[plugins.vllm]\nfile = \"vllm.wasm\"\ninterval = \"{interval}\"\n[plugins.vllm.settings]\nendpoints = [{}]\n\
+         [[plugins.vllm.grants]]\ncapability = \"containers\"\nsockets = [{}]\nlabels = [\"vllm=true\"]\n\
+         [[plugins.vllm.grants]]\ncapability = \"http\"\nurls = [{{ host = \"127.0.0.1\", ports = \"1024-65535\" }}]\n\
+         [[plugins.vllm.grants]]\ncapability = \"store\"\nbytes = 65536\n",
+        endpoints.join(", "),
+        sockets.join(", ")
+    )
+}
+
+/// The plugin `logs` on these files, read from their beginning.
+pub fn logs(interval: &str, files: &[&Path]) -> String {
+    let files: Vec<String> = files.iter().map(quoted).collect();
+    format!(
+        "[plugins.logs]\nfile = \"logs.wasm\"\ninterval = \"{interval}\"\n[plugins.logs.settings]\nfrom = \"beginning\"\n\
+         [[plugins.logs.grants]]\ncapability = \"logs\"\nfiles = [{}]\n",
+        files.join(", ")
+    )
+}
+
+/// What a process takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Resident bytes.
+    pub rss: f64,
+    /// Those of them that no file is behind.
+    pub own: f64,
+    /// Resident bytes, of a page that several processes share its part alone.
+    pub pss: f64,
+    /// CPU seconds.
+    pub cpu: f64,
+    /// CPU seconds of the children that ended.
+    pub ended_children: f64,
+}
+
+impl Usage {
+    pub fn of(pid: u32) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let rest = stat.rsplit_once(')').context("stat without a name")?.1;
+        let ticks = |field: usize| -> Result<f64> {
+            Ok(rest.split_whitespace().nth(field - 3).context("stat is short")?.parse::<f64>()? / 100.0)
+        };
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let bytes = |key: &str| -> Result<f64> {
+            let line = rollup.lines().find_map(|l| l.strip_prefix(key)).context("a field is missing")?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+        };
+        Ok(Self {
+            rss: bytes("Rss:")?,
+            own: bytes("Anonymous:")?,
+            pss: bytes("Pss:")?,
+            cpu: ticks(14)? + ticks(15)?,
+            ended_children: ticks(16)? + ticks(17)?,
+        })
+    }
+}
+
+/// The children of a process that have this name.
+pub fn children(pid: u32, name: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some((head, rest)) = stat.rsplit_once(')') else { continue };
+        let parent = rest.split_whitespace().nth(1).and_then(|p| p.parse::<u32>().ok());
+        if parent == Some(pid) && head.ends_with(&format!("({name}")) {
+            found.push(child);
+        }
+    }
+    found
+}
