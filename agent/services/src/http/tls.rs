@@ -209,3 +209,6 @@ pub(super) fn failure(place: &str, e: &io::Error) -> Error {
 pub(super) fn cause(e: &io::Error) -> Option<&rustls::Error> {
     e.get_ref()?.downcast_ref()
 }
+
+#[cfg(test)]
+mod tests;
