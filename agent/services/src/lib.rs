@@ -7,8 +7,10 @@
 pub mod always;
 pub mod command;
 pub mod containers;
+pub mod containers_control;
 pub mod files;
 pub mod grants;
+mod held;
 pub mod http;
 pub mod kmsg;
 pub mod logs;

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{command, containers, files, http, kmsg, logs, nvml, store, system, unix_http};
+use crate::grants::Capability;
+use crate::{
+    command, containers, containers_control, files, http, kmsg, logs, nvml, store, system, unix_http,
+};
 
 /// One effect that a plugin asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +21,26 @@ pub enum Request {
     Kmsg(kmsg::Request),
     Logs(logs::Request),
     Command(command::Request),
+    ContainersControl(containers_control::Request),
+}
+
+impl Request {
+    /// The capability whose grant covers it.
+    pub const fn capability(&self) -> Capability {
+        match self {
+            Self::Store(_) => Capability::Store,
+            Self::Files(_) => Capability::Files,
+            Self::Http(_) => Capability::Http,
+            Self::System(_) => Capability::System,
+            Self::Containers(_) => Capability::Containers,
+            Self::UnixHttp(_) => Capability::UnixHttp,
+            Self::Nvml(_) => Capability::Nvml,
+            Self::Kmsg(_) => Capability::Kmsg,
+            Self::Logs(_) => Capability::Logs,
+            Self::Command(_) => Capability::Command,
+            Self::ContainersControl(_) => Capability::ContainersControl,
+        }
+    }
 }
 
 /// The answer to the [`Request`] of the same name.
@@ -34,6 +57,7 @@ pub enum Response {
     Kmsg(Result<kmsg::Answer, kmsg::Error>),
     Logs(Result<logs::Answer, logs::Error>),
     Command(Result<command::Answer, command::Error>),
+    ContainersControl(Result<containers_control::Answer, containers_control::Error>),
     /// The grant is for another capability than the request: a fault of the caller, not of the plugin.
     Mismatch,
 }

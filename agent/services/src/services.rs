@@ -53,6 +53,8 @@ pub struct ServiceLimits {
     pub log_lines: usize,
     /// The most commands that a plugin may have running.
     pub command_runs: usize,
+    /// How long a change may take (beyond the time that it gives what it changes).
+    pub control_time: Duration,
 }
 
 impl Default for ServiceLimits {
@@ -69,6 +71,7 @@ impl Default for ServiceLimits {
             log_bytes: 1 << 20,
             log_lines: 5_000,
             command_runs: 4,
+            control_time: Duration::from_secs(30),
         }
     }
 }
@@ -112,6 +115,9 @@ impl Services {
 
     /// Does one effect within the grant's scope. Never waits longer than the limits say.
     pub async fn call(&self, grant: &Grant, request: Request) -> Response {
+        if let Some(refusal) = crate::held::refusal(grant, &request) {
+            return refusal;
+        }
         match (grant.scope(), request) {
             (Compiled::Files { read, filesystems, desk }, Request::Files(request)) => {
                 Response::Files(self.files.call(desk, read, filesystems, &self.limits, request).await)
@@ -121,16 +127,23 @@ impl Services {
                 Response::Store(self.stores.call(grant.plugin(), *bytes, now_ms, request).await)
             }
             (Compiled::Http { rules }, Request::Http(requests)) => {
-                Response::Http(self.http.send_many(rules, requests).await)
+                Response::Http(self.http.send_many(grant.plugin(), rules, requests).await)
             }
             (Compiled::Containers(permit), Request::Containers(request)) => {
                 Response::Containers(crate::containers::call(permit, &self.limits, request).await)
             }
             (Compiled::UnixHttp(rules), Request::UnixHttp(request)) => {
-                Response::UnixHttp(crate::unix_http::send(rules, &self.limits, request).await)
+                let parts = self.http.parts();
+                let (plugin, limits) = (grant.plugin(), &self.limits);
+                Response::UnixHttp(crate::unix_http::send(plugin, rules, parts, limits, request).await)
             }
             (Compiled::Command(commands), Request::Command(request)) => {
                 Response::Command(crate::command::call(commands, &self.limits, request).await)
+            }
+            (Compiled::ContainersControl(rules), Request::ContainersControl(request)) => {
+                Response::ContainersControl(
+                    crate::containers_control::call(rules, &self.limits, request).await,
+                )
             }
             (Compiled::Nvml(devices), Request::Nvml(request)) => {
                 Response::Nvml(self.nvml.call(grant.plugin(), devices, request).await)

@@ -24,7 +24,7 @@ pub struct EnrolResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UplinkMessage {
-    #[prost(oneof = "uplink_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "uplink_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 12")]
     pub message: ::core::option::Option<uplink_message::Message>,
 }
 /// Nested message and enum types in `UplinkMessage`.
@@ -50,6 +50,9 @@ pub mod uplink_message {
         Loss(super::Loss),
         #[prost(message, tag = "8")]
         Plugins(super::PluginReport),
+        /// What the node's actions are and what became of those that it was told to do: when a stream begins, and with each change.
+        #[prost(message, tag = "12")]
+        Actions(super::ActionReport),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -235,7 +238,7 @@ pub struct RenewResponse {
 pub struct Command {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "command::Command", tags = "2, 3")]
+    #[prost(oneof = "command::Command", tags = "2, 3, 10, 11, 12")]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
@@ -246,6 +249,14 @@ pub mod command {
         ControlGet(super::ControlGet),
         #[prost(message, tag = "3")]
         ControlSet(super::ControlSet),
+        /// Answered with the plan as JSON.
+        #[prost(message, tag = "10")]
+        ActionPlan(super::ActionPlan),
+        /// Answered when it was noted on the node's disk; what becomes of it comes in reports.
+        #[prost(message, tag = "11")]
+        ActionApply(super::ActionApply),
+        #[prost(message, tag = "12")]
+        ActionRevert(super::ActionRevert),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -309,6 +320,100 @@ pub struct PluginState {
     pub series: u64,
     #[prost(bool, tag = "7")]
     pub controllable: bool,
+}
+/// What an action would do now. Nothing is changed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActionPlan {
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub parameters_json: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActionApply {
+    /// Made by the aggregator; the same one again is answered with what became of it, and done once.
+    #[prost(string, tag = "1")]
+    pub execution: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub plugin: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub parameters_json: ::prost::alloc::string::String,
+    /// Of the plan that was agreed to: a plan that is another one now is not applied.
+    #[prost(string, tag = "5")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub requested_by: ::prost::alloc::string::String,
+    /// Who agreed to what is dangerous; empty: nobody.
+    #[prost(string, tag = "7")]
+    pub approved_by: ::prost::alloc::string::String,
+    /// No step begins later than this after the command came.
+    #[prost(uint32, tag = "8")]
+    pub timeout_seconds: u32,
+}
+/// Undoes the steps of an execution that ended, the last one first.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActionRevert {
+    #[prost(string, tag = "1")]
+    pub execution: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub requested_by: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub timeout_seconds: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ActionReport {
+    /// False: the node only observes.
+    #[prost(bool, tag = "1")]
+    pub enabled: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub plugins: ::prost::alloc::vec::Vec<ActionPlugin>,
+    /// The last ones, the oldest first.
+    #[prost(message, repeated, tag = "3")]
+    pub executions: ::prost::alloc::vec::Vec<ActionExecution>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActionPlugin {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// A JSON array: name, summary, parameters, disturbs, reversible, dangerous of each that the operator allows.
+    #[prost(string, tag = "4")]
+    pub actions_json: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ActionExecution {
+    #[prost(string, tag = "1")]
+    pub execution: ::prost::alloc::string::String,
+    /// `running`, `succeeded`, `failed`, `unknown`, `expired`, `reverting`, `reverted`, `revert-failed`
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub steps: ::prost::alloc::vec::Vec<ActionStep>,
+    #[prost(int64, tag = "5")]
+    pub accepted_ms: i64,
+    /// 0: it has not ended.
+    #[prost(int64, tag = "6")]
+    pub ended_ms: i64,
+    /// Rises with each change of this execution.
+    #[prost(uint64, tag = "7")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActionStep {
+    /// `waiting`, `begun`, `done`, `failed`, `unknown`, `reverted`
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {

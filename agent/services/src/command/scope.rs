@@ -44,6 +44,9 @@ pub struct CommandRule {
     /// The whole environment of the command.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// It changes nothing, so an action may run it before it is let change anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads: bool,
     /// After this long it is killed with its children.
     #[serde(default = "default_timeout", skip_serializing_if = "is_default_timeout")]
     pub timeout_seconds: u32,
@@ -84,6 +87,7 @@ pub(super) struct Rule {
     arguments: Vec<Vec<Piece>>,
     slots: BTreeMap<String, SlotType>,
     pub environment: BTreeMap<String, String>,
+    reads: bool,
     pub timeout: Duration,
     pub output_bytes: u64,
 }
@@ -138,6 +142,13 @@ impl Commands {
             arguments.push(argument);
         }
         Ok((rule, arguments))
+    }
+}
+
+impl Commands {
+    /// Whether the operator says of this command that it changes nothing.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        self.rules.get(name).is_some_and(|rule| rule.reads)
     }
 }
 
@@ -272,6 +283,7 @@ impl Rule {
             arguments,
             slots,
             environment: rule.environment.clone(),
+            reads: rule.reads,
             timeout: Duration::from_secs(u64::from(rule.timeout_seconds)),
             output_bytes: rule.output_bytes,
         })
@@ -305,6 +317,7 @@ impl Granted for Scope {
             arguments: vec!["--json".to_owned()],
             slots: BTreeMap::new(),
             environment: BTreeMap::new(),
+            reads: false,
             timeout_seconds: DEFAULT_TIMEOUT_SECONDS,
             output_bytes: DEFAULT_OUTPUT_BYTES,
         };
@@ -331,6 +344,9 @@ impl Granted for Scope {
                 }
                 if !r.environment.is_empty() {
                     parts.push(format!("environment = {}", table(&r.environment)));
+                }
+                if r.reads {
+                    parts.push("reads = true".to_owned());
                 }
                 if !is_default_timeout(&r.timeout_seconds) {
                     parts.push(format!("timeout_seconds = {}", r.timeout_seconds));

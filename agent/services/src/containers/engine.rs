@@ -10,6 +10,8 @@ use crate::{ServiceLimits, socket};
 
 /// The most of an engine's error text that is passed on.
 const MAX_TEXT: usize = 300;
+/// An engine answers a change with nothing, or with an error's few words.
+const MAX_CHANGE_ANSWER: usize = 64 << 10;
 
 /// A JSON answer.
 pub(super) async fn json(socket: &str, target: String, limits: &ServiceLimits) -> Result<Value, Error> {
@@ -27,30 +29,63 @@ pub(super) async fn cut(
     ask(socket, target, wire::Most::Cut(most.min(limits.http_body_bytes))).await
 }
 
+/// What a change of a container ended in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Done,
+    /// It was so already.
+    Unchanged,
+}
+
+/// A `POST` without a body.
+pub(super) async fn change(socket: &str, target: String) -> Result<Changed, Error> {
+    let (answer, _) = send(Method::POST, socket, target, wire::Most::Bytes(MAX_CHANGE_ANSWER)).await?;
+    match answer.status {
+        200..300 => Ok(Changed::Done),
+        304 => Ok(Changed::Unchanged),
+        _ => Err(refusal(socket, &answer)),
+    }
+}
+
 async fn ask(socket: &str, target: String, most: wire::Most) -> Result<(Vec<u8>, bool), Error> {
+    let (answer, cut) = send(Method::GET, socket, target, most).await?;
+    match answer.status {
+        200..300 => Ok((answer.body, cut)),
+        _ => Err(refusal(socket, &answer)),
+    }
+}
+
+fn refusal(socket: &str, answer: &capability::Answer) -> Error {
+    match answer.status {
+        404 => Error::NotFound(message(&answer.body)),
+        status => Error::Refused(format!("{socket}: status {status}: {}", message(&answer.body))),
+    }
+}
+
+async fn send(
+    method: Method,
+    socket: &str,
+    target: String,
+    most: wire::Most,
+) -> Result<(capability::Answer, bool), Error> {
     let stream = socket::connect(socket).await.map_err(|e| match e {
         socket::Error::Absent(_) => Error::Absent(e.to_string()),
         socket::Error::Refused { .. } => Error::Denied(e.to_string()),
         socket::Error::Unreachable { .. } => Error::Unreachable(e.to_string()),
     })?;
     let outgoing = wire::Outgoing {
-        method: Method::GET,
+        method,
         host: "localhost".to_owned(),
         target,
         headers: HeaderMap::new(),
         body: Vec::new(),
     };
-    let (answer, cut) = wire::speak(stream, socket, outgoing, most).await.map_err(|e| match e {
+    wire::speak(stream, socket, outgoing, most).await.map_err(|e| match e {
         capability::Error::TooLarge(text) => Error::TooLarge(text),
         capability::Error::Malformed(text) => Error::Malformed(text),
         capability::Error::Unreachable(text) => Error::Unreachable(text),
         e => Error::Other(e.to_string()),
-    })?;
-    match answer.status {
-        200..300 => Ok((answer.body, cut)),
-        404 => Err(Error::NotFound(message(&answer.body))),
-        status => Err(Error::Refused(format!("{socket}: status {status}: {}", message(&answer.body)))),
-    }
+    })
 }
 
 /// Docker's and Podman's error bodies are `{"message": …}`.

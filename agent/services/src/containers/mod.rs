@@ -1,4 +1,5 @@
-//! What runs under Docker-compatible engines, read only: the engine's own JSON, of the granted containers alone.
+//! What runs under Docker-compatible engines: the engine's own JSON, of the granted containers alone. Here it is only
+//! read; [`crate::containers_control`] changes it, by way of the same filter.
 //!
 //! An engine's socket is root on its node, so it is never the plugin's to speak to. The four questions here are the
 //! whole of what is asked, each built from checked parts: an id is 64 hexadecimal digits, never a name or a prefix, which
@@ -22,6 +23,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::ServiceLimits;
+pub(crate) use engine::Changed;
 pub(crate) use scope::Permit;
 pub use scope::Scope;
 
@@ -333,6 +335,19 @@ async fn logs(
     Ok(page)
 }
 
+/// Posts to `/containers/{id}/{target}`, after a look at the engine's record of this very id.
+pub(crate) async fn change(
+    permit: &Permit,
+    limits: &ServiceLimits,
+    id: &str,
+    target: &str,
+) -> Result<Changed, Error> {
+    let found = tokio::time::timeout(limits.engine_time, find(permit, limits, id)).await;
+    let (socket, _) = found.unwrap_or_else(|_| Err(timed_out(id, limits)))?;
+    let changed = engine::change(permit.path(socket), format!("/containers/{id}/{target}")).await;
+    changed.map_err(|e| named(e, id))
+}
+
 /// A granted container's own record, on whichever socket it is.
 async fn find(permit: &Permit, limits: &ServiceLimits, id: &str) -> Result<(usize, Value), Error> {
     if !is_id(id) {
@@ -403,4 +418,4 @@ fn timed_out(what: &str, limits: &ServiceLimits) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

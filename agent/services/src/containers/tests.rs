@@ -12,18 +12,18 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::grants::Granted;
 
 /// A container of the engine: its id, its name, and what its inspection says.
-fn container(id: &str, name: &str, labels: Value, image: &str) -> Value {
+pub(crate) fn container(id: &str, name: &str, labels: Value, image: &str) -> Value {
     json!({
         "Id": id, "Name": format!("/{name}"), "Args": ["--api-key", "s3cret"],
         "Config": { "Image": image, "Labels": labels, "Env": ["TOKEN=s3cret", "NVIDIA_VISIBLE_DEVICES=0"], "Tty": false },
     })
 }
 
-fn id(n: u8) -> String {
+pub(crate) fn id(n: u8) -> String {
     format!("{n:02x}").repeat(32)
 }
 
-struct Engine {
+pub(crate) struct Engine {
     folder: tempfile::TempDir,
     asked: Arc<Mutex<Vec<String>>>,
     containers: Arc<Mutex<Vec<Value>>>,
@@ -31,7 +31,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn start(containers: Vec<Value>) -> Self {
+    pub(crate) fn start(containers: Vec<Value>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("engine.sock")).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -45,11 +45,11 @@ impl Engine {
         Self { folder, asked, containers, task }
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.folder.path().join("engine.sock").to_str().unwrap().to_owned()
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
@@ -59,7 +59,8 @@ async fn answer(mut stream: UnixStream, seen: Arc<Mutex<Vec<String>>>, known: Ar
     let n = stream.read(&mut bytes).await.unwrap_or(0);
     let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
     let target = text.split(' ').nth(1).unwrap_or_default().to_owned();
-    seen.lock().unwrap().push(target.clone());
+    let method = text.split(' ').next().unwrap_or_default();
+    seen.lock().unwrap().push(if method == "GET" { target.clone() } else { format!("{method} {target}") });
     let (path, _) = target.split_once('?').unwrap_or((target.as_str(), ""));
     let all = known.lock().unwrap().clone();
     let body = match path.strip_prefix("/containers/").and_then(|rest| rest.rsplit_once('/')) {
