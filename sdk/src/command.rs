@@ -16,6 +16,7 @@
 
 use std::io::Read;
 
+use crate::http::Chunk;
 use crate::{Failure, sys};
 
 /// Asked for at once.
@@ -116,15 +117,14 @@ pub fn run(name: &str, slots: &[(&str, &str)]) -> Result<Output, CommandError> {
 /// Any [`CommandError`].
 pub fn stream(name: &str, slots: &[(&str, &str)]) -> Result<Stream, CommandError> {
     let run = sys::command_start(name, slots)?;
-    Ok(Stream { run: Some(run), chunk: Vec::new(), at: 0, error: None })
+    Ok(Stream { run: Some(run), chunk: Chunk::default(), error: None })
 }
 
 /// The output of a command, read as it comes.
 #[derive(Debug)]
 pub struct Stream {
     run: Option<u32>,
-    chunk: Vec<u8>,
-    at: usize,
+    chunk: Chunk,
     error: Option<CommandError>,
 }
 
@@ -150,10 +150,10 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.at == self.chunk.len() {
+        if self.chunk.is_empty() {
             let Some(run) = self.run else { return Ok(0) };
             match sys::command_read(run, CHUNK) {
-                Ok(chunk) => (self.chunk, self.at) = (chunk, 0),
+                Ok(chunk) => self.chunk = chunk.into(),
                 Err(error) => {
                     let told = std::io::Error::other(error.to_string());
                     self.error = Some(error);
@@ -161,13 +161,7 @@ impl Read for Stream {
                 }
             }
         }
-        let left = self.chunk.get(self.at..).unwrap_or_default();
-        let n = left.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..n), left.get(..n)) {
-            to.copy_from_slice(from);
-        }
-        self.at += n;
-        Ok(n)
+        Ok(self.chunk.give(buffer))
     }
 }
 

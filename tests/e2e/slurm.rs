@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::exposition::Exposition;
 use e2e::{
-    Agent, AgentBuilder, Aggregator, Slurm, Test, eventually, large_slurm_dump, quoted, run,
-    slurm_reading_a_file,
+    Agent, AgentBuilder, Aggregator, Slurm, Test, eventually, eventually_within, large_slurm_dump, quoted,
+    run, run_within, slurm_reading_a_file,
 };
 use serde_json::Value;
 
@@ -235,6 +236,54 @@ fn by_slurmrestd_over_a_socket_with_a_token() {
             Ok(())
         })
         .await
+    });
+}
+
+/// Many times what an answer over HTTP may bring at once: it is read in parts, in the plugin's usual memory and the agent's.
+#[test]
+fn slurmrestd_gives_a_dump_of_20000_nodes_in_the_memory_of_a_small_one() {
+    run_within(Duration::from_secs(240), async |test: &Test| {
+        let Some(mut slurm) = Slurm::start_with(test, 20_000).await? else { return Ok(()) };
+        let (socket, token) = slurm.start_restd(test).await?;
+        let settings = format!(
+            "reader = \"restd\"\nrestd_socket = {}\nrestd_secret = \"slurm\"\nrestd_user = \"root\"\nrestd_timeout_seconds = 60\n\
+             [plugins.slurm.limits]\nguest_time = \"30s\"\ncall_time = \"90s\"\nmemory = \"32MiB\"",
+            quoted(&socket)
+        );
+        let grants = format!(
+            "{NO_HTTP}[[plugins.slurm.grants]]\ncapability = \"unix-http\"\nsockets = [{{ path = {}, path_prefix = \
+             \"/slurm\", secret = {{ name = \"slurm\", file = {}, header = \"X-SLURM-USER-TOKEN\" }} }}]\n",
+            quoted(&socket),
+            quoted(&token)
+        );
+        let agent =
+            AgentBuilder::new(test, "vm-1")?.section(section(&slurm, &settings, &grants)?).start().await?;
+        let rested = agent.daemon.memory("VmRSS")?;
+        eventually_within(Duration::from_secs(120), "all nodes are counted", || async {
+            let page = agent.api.metrics().await?;
+            let have = page.value("slurm_nodes_total", &[])?;
+            ensure!(have == 20_004.0, "it is {have}");
+            Ok(())
+        })
+        .await?;
+        let page = agent.api.metrics().await?;
+        ensure!(page.value("slurm_nodes_down", &[])? == 20_000.0, "20,000 are down");
+        ensure!(page.value("slurm_gpus_total", &[])? == 160_032.0, "eight GPUs each");
+        let readers = page.series("picket_slurm_reader_info");
+        ensure!(readers.iter().any(|(l, _)| l.get("reader").is_some_and(|r| r == "restd")), "{readers:?}");
+        let errors = page.sum("picket_source_errors_total", &[("plugin", "slurm")]);
+        ensure!(errors == 0.0, "{errors} failures");
+        let took = page.value("picket_slurm_dump_duration_seconds", &[("kind", "nodes")])?;
+        let memory = page.sum("picket_plugin_memory_bytes", &[("plugin", "slurm")]);
+        let peak = agent.daemon.memory("VmHWM")?;
+        // What it is that was read, as another client of the same socket sees it.
+        let bytes = slurm.restd_bytes(&socket, &token, "/slurm/v0.0.38/nodes")?;
+        eprintln!(
+            "MEASURED nodes=20004 bytes={bytes} seconds={took} guest_memory_bytes={memory} agent_rss_before={rested} agent_peak={peak}"
+        );
+        ensure!(bytes > 16 << 20, "{bytes} bytes would have come at once");
+        ensure!(memory > 0.0 && memory < 32.0 * 1024.0 * 1024.0, "{memory}");
+        Ok(())
     });
 }
 

@@ -30,7 +30,24 @@ pub struct Slurm {
 impl Slurm {
     /// Four nodes, each with two processors and eight GPUs; none, said by name, where it can't run.
     pub async fn start(test: &Test) -> Result<Option<Self>> {
+        Self::start_with(test, 0).await
+    }
+
+    /// And as many more that the controller knows of and that are down.
+    pub async fn start_with(test: &Test, more: usize) -> Result<Option<Self>> {
         let Some(mut slurm) = Self::prepare(test, "slurm", false)? else { return Ok(None) };
+        if more > 0 {
+            let path = slurm.folder.join("slurm.conf");
+            let mut config = std::fs::read_to_string(&path)?;
+            config = config.replace(
+                "PartitionName=",
+                &format!(
+                    "NodeName=down[1-{more}] NodeAddr=127.0.0.1 Port=1 CPUs=64 RealMemory=1000000 Gres=gpu:h100:8 State=DOWN \
+                     Reason=\"not bought yet\"\nSlurmdTimeout=0\nPartitionName=",
+                ),
+            );
+            std::fs::write(&path, config)?;
+        }
         slurm.start_controller(test)?;
         for number in 1..=4 {
             let mut command = slurm.daemon("slurmd");
@@ -40,7 +57,8 @@ impl Slurm {
         }
         eventually("four nodes are idle", || async {
             let idle = slurm.run("sinfo", &["-h", "-N", "-o", "%T"])?;
-            ensure!(idle.lines().filter(|l| *l == "idle").count() == 4, "{idle}");
+            let count = idle.lines().filter(|l| *l == "idle").count();
+            ensure!(count == 4, "{count} are idle");
             Ok(())
         })
         .await?;
@@ -235,6 +253,27 @@ impl Slurm {
         })
         .await?;
         Ok((socket, file))
+    }
+
+    /// How many bytes slurmrestd answers with.
+    pub fn restd_bytes(&self, socket: &Path, token: &Path, path: &str) -> Result<usize> {
+        use std::io::{Read, Write};
+        let token = std::fs::read_to_string(token)?;
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-SLURM-USER-NAME: root\r\nX-SLURM-USER-TOKEN: {}\r\n\r\n",
+            token.trim()
+        );
+        stream.write_all(request.as_bytes())?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut bytes = 0;
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                count => bytes += count,
+            }
+        }
     }
 
     /// The grant of the commands that the plugin asks for, with this cluster's programs and environment, as config lines.

@@ -7,6 +7,7 @@
 //!
 //! What goes over the wire ([`wire`]) and what a request must look like ([`parse`], [`headers`]) serves Unix sockets too.
 
+pub(crate) mod parts;
 mod tls;
 pub(crate) mod wire;
 
@@ -17,11 +18,13 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
+use picket_proto::model::PluginId;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::grants::{AddressRule, RuleSet, SecretRule};
 use crate::{ServiceLimits, ServicesError};
+use parts::{Asked, Parts};
 use tls::{Tls, Wanted};
 
 /// The most headers of a request, and the most bytes of them.
@@ -92,6 +95,7 @@ struct Checked {
     host: String,
     port: u16,
     outgoing: wire::Outgoing,
+    part: Option<Asked>,
     timeout: Duration,
     addresses: AddressRule,
     secret: Option<SecretRule>,
@@ -103,6 +107,7 @@ pub(crate) struct Client {
     requests: usize,
     time: Duration,
     body_bytes: usize,
+    parts: Parts,
 }
 
 impl Client {
@@ -112,12 +117,18 @@ impl Client {
             requests: limits.http_requests,
             time: limits.http_time,
             body_bytes: limits.http_body_bytes,
+            parts: Parts::default(),
         })
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Sends all at once; the answers come in the order of the requests.
     pub(crate) async fn send_many(
         self: &Arc<Self>,
+        plugin: &PluginId,
         rules: &RuleSet,
         requests: Vec<Request>,
     ) -> Vec<Result<Answer, Error>> {
@@ -134,8 +145,8 @@ impl Client {
             };
             match checked {
                 Ok(checked) => {
-                    let client = self.clone();
-                    running.spawn(async move { (i, client.send(checked).await) });
+                    let (client, plugin) = (self.clone(), plugin.clone());
+                    running.spawn(async move { (i, client.send(&plugin, checked).await) });
                 }
                 Err(e) => {
                     if let Some(slot) = answers.get_mut(i) {
@@ -154,22 +165,38 @@ impl Client {
         answers
     }
 
-    async fn send(&self, mut checked: Checked) -> Result<Answer, Error> {
+    async fn send(&self, plugin: &PluginId, checked: Checked) -> Result<Answer, Error> {
         let limit = checked.timeout;
         let place = format!("{}:{}", checked.host, checked.port);
+        let most = self.body_bytes;
         let work = async {
-            if let Some(secret) = checked.secret.take() {
-                let (name, value) = read_secret(&secret).await?;
-                checked.outgoing.headers.insert(name, value);
-            }
-            let addresses = resolve(&checked).await?;
-            let Checked { host, port, outgoing, tls, .. } = checked;
-            let tls = tls.as_ref().map(|wanted| (&self.tls, wanted));
-            wire::exchange(&host, port, outgoing, &addresses, tls, self.body_bytes).await
+            let Some(part) = checked.part.clone() else {
+                let (stream, outgoing) = self.connect(checked).await?;
+                let most = wire::Most::Bytes(most);
+                return wire::speak(stream, &place, outgoing, most).await.map(|(answer, _)| answer);
+            };
+            let from = format!("{place}{}", checked.outgoing.target);
+            let open = async {
+                let (stream, outgoing) = self.connect(checked).await?;
+                wire::open(stream, &place, outgoing).await
+            };
+            self.parts.answer(plugin, &from, &part, most, open).await
         };
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             Err(Error::TimedOut(format!("{place}: no whole answer within {} ms", limit.as_millis())))
         })
+    }
+
+    /// The connection, and what goes over it, its secret included.
+    async fn connect(&self, mut checked: Checked) -> Result<(Box<dyn wire::Duplex>, wire::Outgoing), Error> {
+        if let Some(secret) = checked.secret.take() {
+            let (name, value) = read_secret(&secret).await?;
+            checked.outgoing.headers.insert(name, value);
+        }
+        let addresses = resolve(&checked).await?;
+        let Checked { host, port, outgoing, tls, .. } = checked;
+        let tls = tls.as_ref().map(|wanted| (&self.tls, wanted));
+        Ok((wire::reach(&host, port, &addresses, tls).await?, outgoing))
     }
 }
 
@@ -240,7 +267,8 @@ fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Chec
     let (rule, addresses) = rules.find(asked).map_err(|e| Error::Denied(e.to_string()))?;
     let secret = request.secret.as_ref().and(rule.secret.clone());
     let headers = headers(&request.headers, secret.as_ref())?;
-    let timeout = timeout(request.timeout, node_limit);
+    let part = Asked::of(&request);
+    let timeout = timeout(&request, part.as_ref(), node_limit);
     let outgoing = wire::Outgoing {
         host: parsed.host_header(),
         method: parsed.method,
@@ -249,12 +277,14 @@ fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Chec
         body: request.body,
     };
     let tls = (parsed.scheme == "https").then(|| Wanted::from(rule));
-    Ok(Checked { tls, host: parsed.host, port: parsed.port, outgoing, timeout, addresses, secret })
+    Ok(Checked { tls, host: parsed.host, port: parsed.port, outgoing, part, timeout, addresses, secret })
 }
 
-/// What a request asks for, within what the node allows.
-pub(crate) fn timeout(asked: Option<u32>, node_limit: Duration) -> Duration {
-    asked.map_or(node_limit, |ms| Duration::from_millis(u64::from(ms))).min(node_limit)
+/// What a request asks for, within what the node allows: more for a part, since a server may write all of a long answer before it
+/// sends the first byte.
+pub(crate) fn timeout(request: &Request, part: Option<&Asked>, node_limit: Duration) -> Duration {
+    let most = if part.is_some() { node_limit.max(parts::LONGEST_PART) } else { node_limit };
+    request.timeout.map_or(node_limit, |ms| Duration::from_millis(u64::from(ms))).min(most)
 }
 
 pub(crate) fn headers(list: &[(String, String)], secret: Option<&SecretRule>) -> Result<HeaderMap, Error> {

@@ -68,7 +68,7 @@ impl Reader {
 
     pub fn controllers(&self) -> Result<Vec<Controller>, Failure> {
         match self {
-            Self::Restd(restd) => json::pings(restd.get("ping")?.as_slice()),
+            Self::Restd(restd) => restd.read("ping", |from| json::pings(from)),
             // Its status is 1 where one is down.
             _ => text::pings(&commands::text(commands::PING, &[])?),
         }
@@ -77,10 +77,9 @@ impl Reader {
     pub fn nodes(&self, most: usize) -> Result<Nodes, Failure> {
         let mut nodes = Nodes::new(most);
         match self {
-            Self::Restd(restd) => match restd.get("nodes") {
-                Ok(body) => json::nodes(body.as_slice(), |n| nodes.add(n)).map(drop)?,
-                Err(failure) => return by_text(failure, |text| text.nodes(most)),
-            },
+            Self::Restd(restd) => {
+                restd.read("nodes", |from| json::nodes(from, |n| nodes.add(n)).map(drop))?;
+            }
             Self::Json { nodes: name } => {
                 commands::read(name, |from| json::nodes(from, |n| nodes.add(n)).map(drop))?
             }
@@ -92,10 +91,9 @@ impl Reader {
     pub fn queue(&self) -> Result<Queue, Failure> {
         let mut queue = Queue::default();
         match self {
-            Self::Restd(restd) => match restd.get("jobs") {
-                Ok(body) => json::jobs(body.as_slice(), |j| queue.add(&j)).map(drop)?,
-                Err(failure) => return by_text(failure, Self::queue),
-            },
+            Self::Restd(restd) => {
+                restd.read("jobs", |from| json::jobs(from, |j| queue.add(&j)).map(drop))?;
+            }
             Self::Json { .. } => {
                 commands::read(commands::JOBS_JSON, |from| json::jobs(from, |j| queue.add(&j)).map(drop))?;
             }
@@ -107,32 +105,24 @@ impl Reader {
     /// Small, and the same in all versions as text: only slurmrestd gives it as JSON.
     pub fn partitions(&self) -> Result<Vec<Partition>, Failure> {
         match self {
-            Self::Restd(restd) => json::partitions(restd.get("partitions")?.as_slice()),
+            Self::Restd(restd) => restd.read("partitions", |from| json::partitions(from)),
             _ => commands::read(commands::PARTITIONS, |from| text::partitions(from)),
         }
     }
 
     pub fn reservations(&self, now: f64) -> Result<Vec<Reservation>, Failure> {
         match self {
-            Self::Restd(restd) => json::reservations(restd.get("reservations")?.as_slice(), now),
+            Self::Restd(restd) => restd.read("reservations", |from| json::reservations(from, now)),
             _ => commands::read(commands::RESERVATIONS, |from| text::reservations(from)),
         }
     }
 
     pub fn scheduler(&self) -> Result<Scheduler, Failure> {
         match self {
-            Self::Restd(restd) => json::diag(restd.get("diag")?.as_slice()),
+            Self::Restd(restd) => restd.read("diag", |from| json::diag(from)),
             _ => text::diag(&commands::sound(commands::DIAG)?),
         }
     }
-}
-
-/// An answer over HTTP comes as a whole, so it may be too long; a command's output is read as it comes.
-fn by_text<T>(failure: Failure, read: impl FnOnce(&Reader) -> Result<T, Failure>) -> Result<T, Failure> {
-    if failure.reason != "too-large" {
-        return Err(failure);
-    }
-    read(&Reader::Text).map_err(|_| failure)
 }
 
 /// Whether this command prints JSON with a list of nodes. Only its beginning is read; then it is ended.

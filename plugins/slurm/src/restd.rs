@@ -1,6 +1,9 @@
 //! slurmrestd, over TCP or a Unix socket.
 
-use picket_sdk::http::{HttpError, Request, Response};
+use std::io::Read as _;
+use std::time::Duration;
+
+use picket_sdk::http::{HttpError, Request, Stream};
 use picket_sdk::{Failure, http, unix_http};
 
 use crate::settings::Settings;
@@ -15,6 +18,7 @@ pub struct Restd {
     pub version: String,
     secret: String,
     user: String,
+    timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +42,7 @@ impl Restd {
             version: settings.restd_version.clone(),
             secret: settings.restd_secret.clone(),
             user: settings.restd_user.clone(),
+            timeout: Duration::from_secs(settings.restd_timeout_seconds),
         };
         if !found.version.is_empty() {
             return Some(Ok(found));
@@ -45,13 +50,13 @@ impl Restd {
         for number in (OLDEST..=NEWEST).rev() {
             found.version = format!("v0.0.{number}");
             match found.send("ping") {
-                Ok(answer) if answer.status == 404 => {}
-                // 22.05 says so of a path that it does not know.
-                Ok(answer) if answer.status == 500 && says_unknown(&answer) => {}
-                Ok(answer) if answer.status == 401 || answer.status == 403 => {
-                    return Some(Err(refused(&answer)));
-                }
-                Ok(_) => return Some(Ok(found)),
+                Ok(mut answer) => match answer.status() {
+                    404 => {}
+                    // 22.05 says so of a path that it does not know.
+                    500 if says_unknown(&answer.said()) => {}
+                    status @ (401 | 403) => return Some(Err(refused(status))),
+                    _ => return Some(Ok(found)),
+                },
                 Err(error) => return Some(Err(error.into())),
             }
         }
@@ -60,13 +65,13 @@ impl Restd {
         Some(Err(Failure::new("version", why)))
     }
 
-    fn send(&self, what: &str) -> Result<Response, HttpError> {
+    fn send(&self, what: &str) -> Result<Stream, HttpError> {
         let path = format!("/slurm/{}/{what}", self.version);
         let url = match &self.place {
             Place::Url(base) => format!("{base}{path}"),
             Place::Socket(_) => format!("http://localhost{path}"),
         };
-        let mut request = Request::get(url).header("Accept", "application/json");
+        let mut request = Request::get(url).header("Accept", "application/json").timeout(self.timeout);
         if !self.user.is_empty() {
             request = request.header("X-SLURM-USER-NAME", self.user.clone());
         }
@@ -74,20 +79,31 @@ impl Restd {
             request = request.secret(self.secret.clone());
         }
         match &self.place {
-            Place::Url(_) => http::send(&request),
-            Place::Socket(socket) => unix_http::send(socket, &request),
+            Place::Url(_) => http::stream(&request),
+            Place::Socket(socket) => unix_http::stream(socket, &request),
         }
     }
 
-    /// The body of an answer. One with an error in it is told by what parses it; one that is none by its status.
-    pub fn get(&self, what: &str) -> Result<Vec<u8>, Failure> {
-        let answer = self.send(what)?;
-        match answer.status {
-            200..300 => Ok(answer.body),
-            401 | 403 => Err(refused(&answer)),
+    /// Parses an answer as it comes, however long it is. One with an error in it is told by what parses it; one that is none by
+    /// its status; one that breaks off by what broke it.
+    pub fn read<T>(
+        &self,
+        what: &str,
+        parse: impl FnOnce(&mut Stream) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut answer = self.send(what)?;
+        match answer.status() {
+            200..300 => {
+                let parsed = parse(&mut answer);
+                // What comes after the end of the document.
+                let mut rest = [0; 4096];
+                while parsed.is_ok() && matches!(answer.read(&mut rest), Ok(n) if n > 0) {}
+                answer.failure().map_or(parsed, Err)
+            }
+            status @ (401 | 403) => Err(refused(status)),
             status => {
-                let said =
-                    crate::json::items::<serde::de::IgnoredAny>(answer.body.as_slice(), "-", |_| {}).err();
+                let said = answer.said();
+                let said = crate::json::items::<serde::de::IgnoredAny>(said.as_bytes(), "-", |_| {}).err();
                 let said = said.filter(|f| f.reason == "slurm").map(|f| f.message).unwrap_or_default();
                 Err(Failure::new("status", format!("slurmrestd answered {status} to {what}. {said}")))
             }
@@ -95,13 +111,13 @@ impl Restd {
     }
 }
 
-fn refused(answer: &Response) -> Failure {
+fn refused(status: u16) -> Failure {
     let why =
         "slurmrestd refuses the token: renew the secret (scontrol token), or set restd_secret and restd_user";
-    Failure::new("denied", format!("{why} (status {})", answer.status))
+    Failure::new("denied", format!("{why} (status {status})"))
 }
 
-fn says_unknown(answer: &Response) -> bool {
-    let start: String = String::from_utf8_lossy(&answer.body).chars().take(500).collect();
+fn says_unknown(said: &str) -> bool {
+    let start: String = said.chars().take(500).collect();
     start.contains("Unable to find") || start.contains("Unable find") || start.contains("not found")
 }

@@ -20,6 +20,8 @@ pub struct Settings {
     pub restd_secret: String,
     /// The user that the token is of; empty: the token says it.
     pub restd_user: String,
+    /// How long slurmrestd may take to begin an answer.
+    pub restd_timeout_seconds: u64,
     /// Seconds between two dumps of one kind.
     pub interval_seconds: u64,
     /// Nodes with series of their own.
@@ -77,6 +79,7 @@ impl Default for Settings {
             restd_version: String::new(),
             restd_secret: String::new(),
             restd_user: String::new(),
+            restd_timeout_seconds: 5,
             interval_seconds: 60,
             max_nodes: 1000,
             top_users: 50,

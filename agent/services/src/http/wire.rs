@@ -3,21 +3,31 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use http::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::response::Parts;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::tls::{self, Tls, Wanted};
 use super::{Answer, Error};
 
 /// The most header bytes of an answer (hyper's least is 8 KiB).
 const MAX_ANSWER_HEAD: usize = 64 << 10;
+/// Frames of an open answer between its connection and its reader; hyper reads some 400 KiB at once at the most.
+const FRAMES: usize = 1;
+/// How long an open answer waits for its reader, and how long it may take in all.
+const IDLE: Duration = Duration::from_secs(15);
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// What goes out.
 #[derive(Debug)]
@@ -41,26 +51,23 @@ pub(crate) enum Most {
     Cut(usize),
 }
 
-pub(super) async fn exchange(
+/// A connection to one of these addresses, with TLS where it is wanted.
+pub(super) async fn reach(
     host: &str,
     port: u16,
-    outgoing: Outgoing,
     addresses: &[SocketAddr],
     tls: Option<(&Arc<Tls>, &Wanted)>,
-    body_bytes: usize,
-) -> Result<Answer, Error> {
+) -> Result<Box<dyn Duplex>, Error> {
     let stream = connect(host, addresses).await?;
-    let place = format!("{host}:{port}");
-    let most = Most::Bytes(body_bytes);
-    let (answer, _) = match tls {
-        None => speak(stream, &place, outgoing, most).await?,
-        Some((tls, wanted)) => {
-            let stream = tls.connect(wanted, host, &place, stream).await?;
-            speak(stream, &place, outgoing, most).await?
-        }
-    };
-    Ok(answer)
+    Ok(match tls {
+        None => Box::new(stream),
+        Some((tls, wanted)) => Box::new(tls.connect(wanted, host, &format!("{host}:{port}"), stream).await?),
+    })
 }
+
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 async fn connect(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
     let mut last = Error::Unreachable(format!("{host} has no address"));
@@ -87,56 +94,173 @@ pub(crate) async fn speak<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let malformed = |e: hyper::Error| {
-        let text = with_causes(&e);
-        // A server that wants to know who we are says so after the handshake.
-        let broken = std::error::Error::source(&e).and_then(|e| e.downcast_ref::<std::io::Error>());
-        if let Some(e) = broken.filter(|e| tls::cause(e).is_some()) {
-            return tls::failure(place, e);
+    let read = async |head: Parts, mut body: Incoming| {
+        let (mut bytes, mut cut) = (Vec::new(), false);
+        while let Some(data) = next(&mut body, place).await? {
+            let (limit, may_cut) = match most {
+                Most::Bytes(limit) => (limit, false),
+                Most::Cut(limit) => (limit, true),
+            };
+            let room = limit.saturating_sub(bytes.len());
+            if data.len() > room {
+                if !may_cut {
+                    return Err(too_large(place, limit));
+                }
+                bytes.extend_from_slice(data.get(..room).unwrap_or_default());
+                cut = true;
+                break;
+            }
+            bytes.extend_from_slice(&data);
         }
-        if e.is_parse() || e.is_incomplete_message() {
-            Error::Malformed(format!("{place}: {text}"))
-        } else {
-            Error::Unreachable(format!("{place}: {text}"))
-        }
+        Ok((Answer { status: head.status.as_u16(), headers: headers(&head), body: bytes }, cut))
     };
+    converse(stream, place, outgoing, read).await
+}
+
+/// One request whose answer's body comes as it is read; see [`Flow`].
+pub(crate) async fn open<S>(stream: S, place: &str, outgoing: Outgoing) -> Result<Flow, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (head_sender, head) = oneshot::channel();
+    let (frames, receiver) = mpsc::channel(FRAMES);
+    let place = place.to_owned();
+    let shown = place.clone();
+    let task = tokio::spawn(async move {
+        let failed = frames.clone();
+        let read = async |head: Parts, mut body: Incoming| {
+            if head_sender.send((head.status.as_u16(), headers(&head))).is_err() {
+                return Ok(());
+            }
+            loop {
+                let data = next(&mut body, &place).await?;
+                let ended = data.is_none();
+                match tokio::time::timeout(IDLE, frames.send(Ok(data))).await {
+                    Ok(Ok(())) if !ended => {}
+                    // The end; or nobody reads on.
+                    _ => return Ok(()),
+                }
+            }
+        };
+        let spoken = tokio::time::timeout(LONGEST, converse(stream, &place, outgoing, read)).await;
+        let error = match spoken {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::TimedOut(format!("{place}: no whole answer within {} s", LONGEST.as_secs())),
+        };
+        let _ = tokio::time::timeout(IDLE, failed.send(Err(error))).await;
+    });
+    let mut flow =
+        Flow { status: 0, headers: Vec::new(), place: shown, frames: receiver, held: Bytes::new(), task };
+    match head.await {
+        Ok((status, headers)) => {
+            (flow.status, flow.headers) = (status, headers);
+            Ok(flow)
+        }
+        Err(_) => match flow.frames.recv().await {
+            Some(Err(error)) => Err(error),
+            _ => Err(Error::Unreachable(format!("{}: the answer was lost", flow.place))),
+        },
+    }
+}
+
+/// An answer under way. What is not taken waits with the server, but for a few frames; dropped, the connection ends.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    place: String,
+    /// `None` is the end of the body.
+    frames: mpsc::Receiver<Result<Option<Bytes>, Error>>,
+    held: Bytes,
+    task: JoinHandle<()>,
+}
+
+impl Flow {
+    /// The next bytes of the body, `most` of them unless it ends, and whether it has ended.
+    pub async fn take(&mut self, most: usize) -> Result<(Vec<u8>, bool), Error> {
+        let mut bytes = Vec::new();
+        loop {
+            let room = most.saturating_sub(bytes.len()).min(self.held.len());
+            bytes.extend_from_slice(&self.held.split_to(room));
+            if !self.held.is_empty() {
+                return Ok((bytes, false));
+            }
+            // Also where there is no room: whether more is to come is part of the answer.
+            match self.frames.recv().await {
+                Some(Ok(Some(data))) => self.held = data,
+                Some(Ok(None)) => return Ok((bytes, true)),
+                Some(Err(error)) => return Err(error),
+                None => {
+                    let (place, idle) = (&self.place, IDLE.as_secs());
+                    return Err(Error::TimedOut(format!("{place}: it was not read on within {idle} s")));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(super) fn too_large(place: &str, limit: usize) -> Error {
+    Error::TooLarge(format!("{place}: the body is longer than {limit} bytes"))
+}
+
+/// The next bytes of a body; none at its end.
+async fn next(body: &mut Incoming, place: &str) -> Result<Option<Bytes>, Error> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(|e| failure(place, &e))?.into_data()
+            && !data.is_empty()
+        {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn headers(head: &Parts) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), text(v))).collect()
+}
+
+fn failure(place: &str, e: &hyper::Error) -> Error {
+    let text = with_causes(e);
+    // A server that wants to know who we are says so after the handshake.
+    let broken = std::error::Error::source(e).and_then(|e| e.downcast_ref::<std::io::Error>());
+    if let Some(e) = broken.filter(|e| tls::cause(e).is_some()) {
+        return tls::failure(place, e);
+    }
+    if e.is_parse() || e.is_incomplete_message() {
+        Error::Malformed(format!("{place}: {text}"))
+    } else {
+        Error::Unreachable(format!("{place}: {text}"))
+    }
+}
+
+/// One request; `read` takes its answer, and the connection ends with it.
+async fn converse<S, T>(
+    stream: S,
+    place: &str,
+    outgoing: Outgoing,
+    read: impl AsyncFnOnce(Parts, Incoming) -> Result<T, Error>,
+) -> Result<T, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |e: hyper::Error| failure(place, &e);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_ANSWER_HEAD)
         .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
-        .map_err(malformed)?;
+        .map_err(failed)?;
     let request = request(outgoing)?;
     let answer = async {
-        let answer = sender.send_request(request).await.map_err(malformed)?;
-        let (head, mut body) = answer.into_parts();
-        let (mut bytes, mut cut) = (Vec::new(), false);
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(malformed)?;
-            if let Some(data) = frame.data_ref() {
-                let (limit, may_cut) = match most {
-                    Most::Bytes(limit) => (limit, false),
-                    Most::Cut(limit) => (limit, true),
-                };
-                let room = limit.saturating_sub(bytes.len());
-                if data.len() > room {
-                    if !may_cut {
-                        return Err(Error::TooLarge(format!(
-                            "{place}: the body is longer than {limit} bytes"
-                        )));
-                    }
-                    bytes.extend_from_slice(data.get(..room).unwrap_or_default());
-                    cut = true;
-                    break;
-                }
-                bytes.extend_from_slice(data);
-            }
-        }
-        let headers = head
-            .headers
-            .iter()
-            .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
-            .collect();
-        Ok((Answer { status: head.status.as_u16(), headers, body: bytes }, cut))
+        let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        read(head, body).await
     };
     // Both in this task, so that the connection ends with the request.
     tokio::pin!(answer);
@@ -148,7 +272,7 @@ where
             Ok(()) => answer.await,
             // What the request itself says of the failure is the better word, if it has one.
             Err(e) => match answer.await {
-                Err(Error::Unreachable(_)) => Err(malformed(e)),
+                Err(Error::Unreachable(_)) => Err(failed(e)),
                 other => other,
             },
         },

@@ -4,8 +4,10 @@
 
 mod scope;
 
+use picket_proto::model::PluginId;
 use serde::{Deserialize, Serialize};
 
+use crate::http::parts::{Asked, Parts};
 use crate::http::{self, wire};
 use crate::{ServiceLimits, socket};
 
@@ -21,7 +23,9 @@ pub struct Request {
 }
 
 pub(crate) async fn send(
+    plugin: &PluginId,
     rules: &Rules,
+    parts: &Parts,
     limits: &ServiceLimits,
     request: Request,
 ) -> Result<http::Answer, http::Error> {
@@ -35,8 +39,10 @@ pub(crate) async fn send(
         rules.find(&socket, &parsed.path, parsed.method.as_str(), secret).map_err(http::Error::Denied)?;
     let secret = request.secret.as_ref().and(rule.secret.as_ref());
     let mut headers = http::headers(&request.headers, secret)?;
-    let limit = http::timeout(request.timeout, limits.http_time);
-    let work = async {
+    let part = Asked::of(&request);
+    let limit = http::timeout(&request, part.as_ref(), limits.http_time);
+    let from = format!("{socket} {}", parsed.target);
+    let connect = async {
         if let Some(secret) = secret {
             let (name, value) = http::read_secret(secret).await?;
             headers.insert(name, value);
@@ -49,8 +55,21 @@ pub(crate) async fn send(
             headers,
             body: request.body,
         };
-        let most = wire::Most::Bytes(limits.http_body_bytes);
-        wire::speak(stream, &socket, outgoing, most).await.map(|(answer, _)| answer)
+        Ok::<_, http::Error>((stream, outgoing))
+    };
+    let most = limits.http_body_bytes;
+    let work = async {
+        let Some(part) = part else {
+            let (stream, outgoing) = connect.await?;
+            return wire::speak(stream, &socket, outgoing, wire::Most::Bytes(most))
+                .await
+                .map(|(answer, _)| answer);
+        };
+        let open = async {
+            let (stream, outgoing) = connect.await?;
+            wire::open(stream, &socket, outgoing).await
+        };
+        parts.answer(plugin, &from, &part, most, open).await
     };
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         Err(http::Error::TimedOut(format!("{socket}: no whole answer within {} ms", limit.as_millis())))

@@ -37,6 +37,11 @@ impl Server {
     }
 }
 
+async fn send(rules: &Rules, limits: &ServiceLimits, request: Request) -> Result<http::Answer, http::Error> {
+    let plugin = PluginId::new("p").unwrap();
+    super::send(&plugin, rules, &Parts::default(), limits, request).await
+}
+
 fn rules(value: serde_json::Value) -> Rules {
     let scope: Scope = serde_json::from_value(serde_json::json!({ "sockets": value })).unwrap();
     Scope::compile(&[&scope]).unwrap()
@@ -147,4 +152,35 @@ async fn bad_servers() {
     let no_socket = rules(serde_json::json!([{ "path": path }]));
     let answer = send(&no_socket, &limits(), get(path, "http://x/")).await;
     assert!(matches!(answer, Err(http::Error::Denied(_))), "{answer:?}");
+}
+
+/// With a body of 200 bytes.
+const LONG: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\n\
+    0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\
+    abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij";
+
+/// An answer longer than a request may bring comes in parts over a socket too.
+#[tokio::test]
+async fn a_long_answer_comes_in_parts() {
+    let server = Server::start(Some(LONG));
+    let (plugin, parts, limits) = (PluginId::new("p").unwrap(), Parts::default(), limits());
+    let rules = rules(serde_json::json!([{ "path": server.path() }]));
+    let ask = |from: usize, tag: Option<&str>| {
+        let mut request = get(&server.path(), "http://x/dump");
+        request.request.headers.push(("range".to_owned(), format!("bytes={from}-{}", from + 69)));
+        request.request.headers.extend(tag.map(|tag| ("if-range".to_owned(), tag.to_owned())));
+        request
+    };
+    let mut body = Vec::new();
+    let mut tag: Option<String> = None;
+    let mut statuses = Vec::new();
+    while statuses.len() < 3 {
+        let request = ask(body.len(), tag.as_deref());
+        let answer = super::send(&plugin, &rules, &parts, &limits, request).await.unwrap();
+        tag = answer.headers.iter().find(|(name, _)| name == "etag").map(|(_, value)| value.clone());
+        statuses.push(answer.status);
+        body.extend(answer.body);
+    }
+    assert_eq!(statuses, [206, 206, 206]);
+    assert_eq!(body, LONG[LONG.len() - 200..]);
 }
