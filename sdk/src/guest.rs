@@ -1,16 +1,24 @@
 //! The SDK in a guest: the contract's generated bindings, and their translation to the SDK's own types. Nothing of
 //! this is public to plugins.
 
+#[path = "guest/action.rs"]
+mod action_guest;
 #[path = "guest/command.rs"]
 mod command;
 #[path = "guest/containers.rs"]
 mod containers;
+#[path = "guest/containers_control.rs"]
+mod containers_control;
+#[path = "guest/files_write.rs"]
+mod files_write;
 #[path = "guest/kmsg.rs"]
 mod kmsg;
 #[path = "guest/logs.rs"]
 mod logs;
 #[path = "guest/nvml.rs"]
 mod nvml;
+#[path = "guest/systemd_control.rs"]
+mod systemd_control;
 #[path = "guest/unix_http.rs"]
 mod unix_http;
 
@@ -54,6 +62,30 @@ pub mod control {
     });
 }
 
+/// What an action exports and imports beside what a source does.
+#[allow(missing_docs, unsafe_code, clippy::all)]
+pub mod action {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package picket:sdk-action;
+            world action-exports {
+                import picket:host/containers-control@0.1.0;
+                import picket:host/systemd-control@0.1.0;
+                import picket:host/files-write@0.1.0;
+                export picket:action/action@0.1.0;
+            }
+        ",
+        world: "picket:sdk-action/action-exports",
+        pub_export_macro: true,
+        export_macro_name: "__export_action_world",
+        default_bindings_module: "picket_sdk::__guest::action",
+        generate_all,
+    });
+}
+
+pub use action::__export_action_world as __export_action;
+pub use action_guest::{ActionComponent, ActionInstance, ActionSlot};
 pub use control::__export_control_world as __export_control;
 pub use source::__export_source_world as __export_source;
 
@@ -64,10 +96,13 @@ use source::picket::types::types as wit;
 
 pub(crate) use command::{command_end, command_read, command_start};
 pub(crate) use containers::{containers_inspect, containers_list, containers_logs, containers_stats};
+pub(crate) use containers_control::change_container;
+pub(crate) use files_write::{files_delete, files_find};
 pub(crate) use kmsg::kmsg_read;
 pub(crate) use logs::{logs_emit, logs_hold, logs_read};
 pub(crate) use nvml::nvml_snapshot;
 pub use sink::{Point, TimedPoint};
+pub(crate) use systemd_control::{systemd_change, systemd_show};
 pub(crate) use unix_http::unix_send;
 
 /// Where a plugin crate keeps its one runner.

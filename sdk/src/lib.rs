@@ -37,6 +37,8 @@
 //! A value that can't be read is left unset, and [`Collect::fail`] says so: never export a made-up number.
 //!
 //! Natively (not `wasm32`) the same plugin runs under [`testing::Host`], so tests need no WebAssembly.
+//!
+//! A plugin that changes something instead is an [`action::Action`].
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
 mod core;
@@ -49,11 +51,14 @@ mod runner;
 mod series;
 mod source;
 
+pub mod action;
 pub mod clock;
 pub mod command;
 pub mod containers;
+pub mod containers_control;
 pub mod exposition;
 pub mod files;
+pub mod files_write;
 pub mod http;
 pub mod kmsg;
 pub mod log;
@@ -62,6 +67,7 @@ pub mod nvml;
 pub mod random;
 pub mod store;
 pub mod system;
+pub mod systemd_control;
 pub mod unix_http;
 pub mod upstream;
 
@@ -113,6 +119,29 @@ macro_rules! export_controllable {
             type Exported = $crate::__guest::Component<$plugin>;
     $crate::__guest::__export_source!(Exported with_types_in $crate::__guest::source);
     $crate::__guest::__export_control!(Exported with_types_in $crate::__guest::control);
+        };
+    };
+}
+
+/// Makes an action plugin's component exports of a type that implements [`action::Action`]. Once a crate (a `cdylib`).
+#[macro_export]
+macro_rules! export_action {
+    ($plugin:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            ::std::thread_local! {
+                static INSTANCE: $crate::__guest::ActionSlot<$plugin> = const { $crate::__guest::ActionSlot::new() };
+            }
+            impl $crate::__guest::ActionInstance for $plugin {
+                fn put(self) {
+                    INSTANCE.with(|slot| slot.put(self));
+                }
+                fn with<R>(f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+                    INSTANCE.with(|slot| slot.with(f))
+                }
+            }
+            type Exported = $crate::__guest::ActionComponent<$plugin>;
+    $crate::__guest::__export_action!(Exported with_types_in $crate::__guest::action);
         };
     };
 }

@@ -3,12 +3,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::world::World;
 use crate::command::{CommandError, Output};
 use crate::containers::{ContainersError, Listing, LogPage};
 use crate::containers_control::{Asked, Change, ControlError};
 use crate::event::Event;
+use crate::files_write::{End, FilesWriteError, Found, Rule, Search};
 use crate::files::{Entry, FileSystem, FilesError};
 use crate::http::{HttpError, Request, Response};
 use crate::kmsg::{KmsgError, Page};
@@ -18,6 +20,7 @@ use crate::model::{FamilyDef, SeriesDef, SinkError};
 use crate::nvml::NvmlError;
 use crate::store::StoreError;
 use crate::system::{TimeZone, Uname};
+use crate::systemd_control::{SystemdError, Unit, Verb};
 
 pub(crate) struct Point {
     pub series: u32,
@@ -129,6 +132,71 @@ pub(crate) fn change_container(asked: &Asked) -> Result<Change, ControlError> {
     world(|w| w.engine.as_mut().map(|e| e.change(asked, now)))
         .flatten()
         .unwrap_or_else(|| Err(ControlError::Denied("no grant of containers-control".to_owned())))
+}
+
+pub(crate) fn systemd_show(unit: &str) -> Result<Unit, SystemdError> {
+    world(|w| match &w.broken_units {
+        Some(error @ SystemdError::Unavailable(_)) => Err(error.clone()),
+        _ => w.units.get(unit).cloned().ok_or_else(|| SystemdError::NotFound(unit.to_owned())),
+    })
+    .unwrap_or_else(|| Err(SystemdError::Denied(unit.to_owned())))
+}
+
+pub(crate) fn systemd_change(unit: &str, verb: Verb) -> Result<(), SystemdError> {
+    if held() {
+        return Err(SystemdError::Denied(HELD.to_owned()));
+    }
+    world(|w| {
+        if let Some(error) = &w.broken_units {
+            return Err(error.clone());
+        }
+        let now = u64::try_from(w.now().as_micros()).unwrap_or(u64::MAX);
+        let u = w.units.get_mut(unit).ok_or_else(|| SystemdError::NotFound(unit.to_owned()))?;
+        u.changed = now;
+        match verb {
+            Verb::Restart | Verb::Start => {
+                u.active = "active".to_owned();
+                u.invocation = format!("{now:032x}");
+            }
+            Verb::Stop => u.active = "inactive".to_owned(),
+            Verb::Reload => {}
+        }
+        w.unit_changes.push((unit.to_owned(), verb));
+        Ok(())
+    })
+    .unwrap_or_else(|| Err(SystemdError::Denied(unit.to_owned())))
+}
+
+pub(crate) fn files_find(rule: &Rule) -> Result<Search, FilesWriteError> {
+    let newest = world(|w| w.now()).unwrap_or_default().saturating_sub(Duration::from_secs(rule.older_than));
+    let (first, last) = rule.pattern.split_once('*').unwrap_or((rule.pattern.as_str(), ""));
+    let last = last.rsplit('*').next().unwrap_or_default();
+    let mut files = world(|w| w.deletable.clone()).unwrap_or_default();
+    files.retain(|f| {
+        f.path.starts_with(first)
+            && f.path.ends_with(last)
+            && f.bytes >= rule.at_least
+            && Duration::from_nanos(f.modified) <= newest
+    });
+    files.sort_by_key(|f| f.modified);
+    let more = files.len() > rule.most as usize;
+    files.truncate(rule.most as usize);
+    Ok(Search { files, more })
+}
+
+pub(crate) fn files_delete(found: &Found) -> Result<End, FilesWriteError> {
+    if held() {
+        return Err(FilesWriteError::Denied(HELD.to_owned()));
+    }
+    world(|w| match w.deletable.iter().position(|f| f.path == found.path) {
+        None => Ok(End::Gone),
+        Some(at) if w.deletable.get(at) == Some(found) => {
+            w.deletable.remove(at);
+            Ok(End::Deleted)
+        }
+        Some(_) => Err(FilesWriteError::Changed(found.path.clone())),
+    })
+    .unwrap_or(Ok(End::Gone))
 }
 
 pub(crate) fn store_set(key: &str, value: &[u8], ttl: Option<u64>) -> Result<(), StoreError> {

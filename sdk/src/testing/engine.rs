@@ -81,8 +81,10 @@ impl Engine {
         if let Some(error) = &self.control_error {
             return Err(error.clone());
         }
-        let (Asked::Restart { id, .. } | Asked::Stop { id, .. } | Asked::Start { id } | Asked::Kill { id, .. }) =
-            asked;
+        let (Asked::Restart { id, .. }
+        | Asked::Stop { id, .. }
+        | Asked::Start { id }
+        | Asked::Kill { id, .. }) = asked;
         let container = self.containers.get_mut(id).ok_or_else(|| ControlError::NotFound(id.clone()))?;
         let state = container.inspect.as_object_mut().map(|i| i.entry("State").or_insert_with(|| json!({})));
         let Some(state) = state.and_then(Value::as_object_mut) else {

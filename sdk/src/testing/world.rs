@@ -43,6 +43,11 @@ pub(crate) struct World {
     pub kmsg: Kmsg,
     pub lines: Lines,
     pub commands: Commands,
+    pub units: std::collections::BTreeMap<String, crate::systemd_control::Unit>,
+    pub unit_changes: Vec<(String, crate::systemd_control::Verb)>,
+    pub broken_units: Option<crate::systemd_control::SystemdError>,
+    /// Files that may be deleted; the rule's pattern is taken as the beginning and the end around its stars.
+    pub deletable: Vec<crate::files_write::Found>,
     /// Effects are refused, as while an action plans.
     pub held: bool,
     pub store: Store,
@@ -71,6 +76,10 @@ impl Default for World {
             kmsg: Kmsg::default(),
             lines: Lines::default(),
             commands: Commands::default(),
+            units: std::collections::BTreeMap::new(),
+            unit_changes: Vec::new(),
+            broken_units: None,
+            deletable: Vec::new(),
             held: false,
             store: Store::default(),
             log: Vec::new(),
