@@ -22,8 +22,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::actions::{Actions, Bounds, StoreError};
+use crate::audit::{Audit, AuditError};
 use crate::clock::{Clock, millis};
 use crate::config::{Config, ConfigError, OwnCertificates};
+use crate::durable::OpenError;
 use crate::events::{Events, EventsError};
 use crate::http;
 use crate::identity::{
@@ -32,10 +35,9 @@ use crate::identity::{
 };
 use crate::ingest::{Options, UplinkService};
 use crate::limiter::FailureLimiter;
-use crate::durable::OpenError;
 use crate::log::{Log, LogOptions};
-use crate::logs::forward::{ForwardError, Forwarder, Target};
 use crate::logs::LogStore;
+use crate::logs::forward::{ForwardError, Forwarder, Target};
 use crate::store::{Store, StoreOptions};
 use crate::telemetry::{LogLevel, TelemetryError};
 use crate::transport::{
@@ -81,6 +83,10 @@ pub enum AppError {
     Tickets(#[from] TicketError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Actions(#[from] StoreError),
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]
@@ -203,6 +209,9 @@ impl App {
             Arc::new(Arc::clone(&logs)),
             Options { clock: clock.clone(), ..Options::default() },
         );
+        let actions = open_actions(&config, &clock).await?;
+        actions.connect(ingest.clone());
+        ingest.set_actions(actions.clone());
         let enrolment = EnrolmentService::new(Arc::clone(&registry), mode.clone(), Arc::clone(&limiter));
 
         let uplink_gate = Gate::new(GateOptions {
@@ -223,6 +232,7 @@ impl App {
             ingest: ingest.clone(),
             events,
             logs: http::Logs::new(logs, &config.logs),
+            actions,
             mode,
             advertised: config.advertised(),
             metrics,
@@ -280,6 +290,7 @@ impl App {
         if let Some(forwarder) = forwarder {
             tasks.spawn(forwarder.run(drain.clone()));
         }
+        tasks.spawn(Arc::clone(&api.actions).run(drain.clone()));
         api.ready.store(true, Ordering::Release);
         tracing::info!(
             uplink = %self.uplink_address,
@@ -346,6 +357,22 @@ async fn keep_house(
         certificates.refresh(config, clock);
         api.metrics.run_upkeep();
     }
+}
+
+/// What the fleet is told to do, and the log of who told it.
+async fn open_actions(config: &Config, clock: &Clock) -> Result<Arc<Actions>, AppError> {
+    let (dir, wanted, clock) = (config.state_dir.clone(), config.actions.clone(), clock.clone());
+    blocking(move || {
+        let audit = Arc::new(Audit::open(&dir, clock.clone())?);
+        let bounds = Bounds {
+            max_running: wanted.max_running,
+            per_hour: wanted.per_hour,
+            max_nodes_percent: wanted.max_nodes_percent,
+        };
+        let options = crate::actions::Options { bounds, plan_ttl: wanted.plan_ttl, clock };
+        Ok(Actions::open(&dir, audit, options)?)
+    })
+    .await
 }
 
 /// The store of log lines, and what sends them on where that is configured.

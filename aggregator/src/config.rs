@@ -25,6 +25,7 @@ pub struct Config {
     pub store: Store,
     pub events: Events,
     pub logs: Logs,
+    pub actions: Actions,
     pub log: Log,
 }
 
@@ -100,6 +101,20 @@ pub struct Logs {
     pub forward: Forward,
 }
 
+/// How much is done to the fleet by actions. Each node has limits of its own beside these.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Actions {
+    /// At a time.
+    pub max_running: usize,
+    pub per_hour: usize,
+    /// Of the connected nodes, those to which something is done within ten minutes; one at least.
+    pub max_nodes_percent: usize,
+    /// How long a plan may be applied after it was shown.
+    #[serde(deserialize_with = "duration")]
+    pub plan_ttl: Duration,
+}
+
 /// Another Loki that gets everything too.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -168,8 +183,15 @@ impl Default for Config {
             store: Store::default(),
             events: Events::default(),
             logs: Logs::default(),
+            actions: Actions::default(),
             log: Log::default(),
         }
+    }
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self { max_running: 4, per_hour: 60, max_nodes_percent: 10, plan_ttl: Duration::from_secs(900) }
     }
 }
 
@@ -345,6 +367,18 @@ impl Config {
             return invalid("events.max_count", "must be at least 1");
         }
         self.check_logs()?;
+        for (key, value, most) in [
+            ("actions.max_running", self.actions.max_running, 10_000),
+            ("actions.per_hour", self.actions.per_hour, 1_000_000),
+            ("actions.max_nodes_percent", self.actions.max_nodes_percent, 100),
+        ] {
+            if !(1..=most).contains(&value) {
+                return invalid(key, &format!("must lie between 1 and {most}"));
+            }
+        }
+        if !(Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&self.actions.plan_ttl) {
+            return invalid("actions.plan_ttl", "must lie between 10s and 24h");
+        }
         if let Err(error) = self.log.level.parse::<tracing_subscriber::filter::Targets>() {
             return invalid("log.level", &format!("{:?} is no log filter: {error}", self.log.level));
         }

@@ -4,7 +4,9 @@
 //! The way of the data: `transport` (TLS) → `ingest` (dedupe) → `log` (durable) → `store` (latest values) →
 //! `http` (exposition, API). Log lines go from `ingest` into `logs` and come out by `http` as Loki tells them. `identity` says who may speak at all: node certificates, enrolment and API tokens.
 
+pub mod actions;
 pub mod app;
+pub mod audit;
 pub mod clock;
 pub mod config;
 mod durable;

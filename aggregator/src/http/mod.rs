@@ -1,6 +1,7 @@
 //! The HTTP API: metrics for Prometheus, JSON for people and programs. Everything, `/healthz` included, answers 401
 //! without a good token; each route says which role it needs at least.
 
+mod actions;
 mod auth;
 mod body;
 mod data;
@@ -29,6 +30,7 @@ pub use auth::{Caller, Door};
 pub use error::ApiError;
 pub use logs::Logs;
 
+use crate::actions::Actions;
 use crate::clock::Clock;
 use crate::events::Events;
 use crate::identity::{Access, Mode, Registry, Role};
@@ -51,6 +53,7 @@ pub struct App {
     pub ingest: UplinkService,
     pub events: Arc<Events>,
     pub logs: Logs,
+    pub actions: Arc<Actions>,
     pub mode: Mode,
     /// `host:port`s for enrolment tokens.
     pub advertised: Vec<String>,
@@ -111,7 +114,7 @@ pub fn router(app: Arc<App>) -> (Router, Vec<Route>) {
         .add(Admin, Method::GET, "/api/v1/tokens", tokens::list)
         .add(Admin, Method::POST, "/api/v1/tokens", tokens::create)
         .add(Admin, Method::DELETE, "/api/v1/tokens/{id}", tokens::revoke);
-    let api = logs::routes(api);
+    let api = actions::routes(logs::routes(api));
     let router = api
         .router
         .fallback(unknown_path)

@@ -57,3 +57,9 @@ pub trait LogSink: Send + Sync + 'static {
     /// acknowledged after it.
     fn record(&self, node: &NodeId, life: u64, sequence: u64, streams: Vec<v1::LogStream>) -> Recording;
 }
+
+/// Takes what nodes report of their actions.
+pub trait ActionSink: Send + Sync {
+    /// Called on the streams' threads: never blocks. A later report of the same node takes the place of one that waits.
+    fn take(&self, node: &NodeId, report: v1::ActionReport);
+}

@@ -23,14 +23,14 @@ mod violation;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use picket_proto::model::NodeId;
 use picket_proto::v1;
 
-pub use admission::{Admission, EventSink, LogSink, Peer, Recording, Renewed};
+pub use admission::{ActionSink, Admission, EventSink, LogSink, Peer, Recording, Renewed};
 pub use grpc::UplinkGrpc;
 pub use nodes::{NodeStatus, PluginStatus};
 pub use session::Session;
@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     admission: Arc<dyn Admission>,
     events: Arc<dyn EventSink>,
     logs: Arc<dyn LogSink>,
+    /// None until it is set: reports before are dropped, and come again with the next stream.
+    actions: OnceLock<Arc<dyn ActionSink>>,
     options: Options,
     nodes: RwLock<HashMap<NodeId, Arc<NodeState>>>,
     /// All open streams, those before Hello included.
@@ -118,6 +120,7 @@ impl UplinkService {
             admission,
             events,
             logs,
+            actions: OnceLock::new(),
             options,
             nodes: RwLock::default(),
             streams: Mutex::default(),
@@ -132,6 +135,11 @@ impl UplinkService {
     /// one allocates 16 KiB a stream before the first message.
     pub fn server(&self) -> UplinkGrpc {
         UplinkGrpc::new(self.clone())
+    }
+
+    /// Where reports of actions go. Said once.
+    pub fn set_actions(&self, sink: Arc<dyn ActionSink>) {
+        let _ = self.inner.actions.set(sink);
     }
 
     /// Every node that is known or was ever connected, in order of name.

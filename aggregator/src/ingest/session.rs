@@ -131,6 +131,11 @@ impl Session {
                 }
             }
             Up::Loss(loss) => node.lost(loss),
+            Up::Actions(report) => {
+                if let Some(sink) = self.inner.actions.get() {
+                    sink.take(&self.peer.node, report);
+                }
+            }
             Up::Plugins(report) => node.report(report),
         }
         Ok(())
