@@ -178,7 +178,7 @@ impl Client {
             let from = format!("{place}{}", checked.outgoing.target);
             let open = async {
                 let (stream, outgoing) = self.connect(checked).await?;
-                wire::open(stream, &place, outgoing).await
+                wire::open(stream, &place, outgoing, wire::Patience::SHORT).await
             };
             self.parts.answer(plugin, &from, &part, most, open).await
         };
@@ -214,8 +214,14 @@ pub(crate) struct Parsed {
 }
 
 impl Parsed {
+    /// What goes over the wire.
+    pub fn outgoing(self, headers: HeaderMap, body: Vec<u8>) -> wire::Outgoing {
+        let host = self.host_header();
+        wire::Outgoing { host, method: self.method, target: self.target, headers, body }
+    }
+
     /// What the header `Host` says.
-    pub fn host_header(&self) -> String {
+    fn host_header(&self) -> String {
         let name = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == crate::grants::default_port(&self.scheme) {
             name
@@ -269,15 +275,10 @@ fn check(rules: &RuleSet, request: Request, node_limit: Duration) -> Result<Chec
     let headers = headers(&request.headers, secret.as_ref())?;
     let part = Asked::of(&request);
     let timeout = timeout(&request, part.as_ref(), node_limit);
-    let outgoing = wire::Outgoing {
-        host: parsed.host_header(),
-        method: parsed.method,
-        target: parsed.target,
-        headers,
-        body: request.body,
-    };
     let tls = (parsed.scheme == "https").then(|| Wanted::from(rule));
-    Ok(Checked { tls, host: parsed.host, port: parsed.port, outgoing, part, timeout, addresses, secret })
+    let (host, port) = (parsed.host.clone(), parsed.port);
+    let outgoing = parsed.outgoing(headers, request.body);
+    Ok(Checked { tls, host, port, outgoing, part, timeout, addresses, secret })
 }
 
 /// What a request asks for, within what the node allows: more for a part, since a server may write all of a long answer before it

@@ -57,6 +57,26 @@ pub struct Line<'a> {
     pub malformed: bool,
 }
 
+impl Line<'_> {
+    /// With nothing in it.
+    pub fn bare(from: usize, to: usize) -> Self {
+        Self {
+            from,
+            to,
+            text: Cow::Borrowed(""),
+            time: None,
+            stream: "",
+            priority: None,
+            unit: String::new(),
+            container: String::new(),
+            partial: false,
+            cut: false,
+            invalid: false,
+            malformed: false,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Docker<'a> {
     #[serde(borrow)]
@@ -120,20 +140,7 @@ fn line(format: Format, raw: &[u8], from: usize, to: usize) -> Line<'_> {
         Ok(text) => (Cow::Borrowed(text), false),
         Err(_) => (Cow::Owned(String::from_utf8_lossy(raw).into_owned()), true),
     };
-    let plain = Line {
-        from,
-        to,
-        text: Cow::Borrowed(""),
-        time: None,
-        stream: "",
-        priority: None,
-        unit: String::new(),
-        container: String::new(),
-        partial: false,
-        cut: false,
-        invalid,
-        malformed: false,
-    };
+    let plain = Line { invalid, ..Line::bare(from, to) };
     let decoded = match (format, &text) {
         (Format::Plain, _) => None,
         (Format::Docker, Cow::Borrowed(text)) => docker(text, &plain),
@@ -228,20 +235,7 @@ fn message(value: &Value) -> Option<(String, bool)> {
 }
 
 fn bare<'a>(plain: &Line<'_>) -> Line<'a> {
-    Line {
-        from: plain.from,
-        to: plain.to,
-        text: Cow::Borrowed(""),
-        time: None,
-        stream: "",
-        priority: None,
-        unit: String::new(),
-        container: String::new(),
-        partial: false,
-        cut: false,
-        invalid: plain.invalid,
-        malformed: false,
-    }
+    Line { invalid: plain.invalid, ..Line::bare(plain.from, plain.to) }
 }
 
 fn stream_word(word: &str) -> &'static str {

@@ -219,20 +219,7 @@ mod tests {
             .map(|raw| {
                 let from = at;
                 at += raw.len();
-                Line {
-                    from,
-                    to: at,
-                    text: Cow::Borrowed(raw.trim_end_matches('\n')),
-                    time: None,
-                    stream: "",
-                    priority: None,
-                    unit: String::new(),
-                    container: String::new(),
-                    partial: false,
-                    cut: false,
-                    invalid: false,
-                    malformed: false,
-                }
+                Line { text: Cow::Borrowed(raw.trim_end_matches('\n')), ..Line::bare(from, at) }
             })
             .collect()
     }

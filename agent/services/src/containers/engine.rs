@@ -1,11 +1,13 @@
 //! One question to an engine, over its socket.
 
+use bytes::Bytes;
 use http::Method;
 use http::header::HeaderMap;
 use serde_json::Value;
 
 use super::Error;
-use crate::http::{self as capability, wire};
+use crate::http as capability;
+use crate::http::wire::{self, Flow, Patience};
 use crate::{ServiceLimits, socket};
 
 /// The most of an engine's error text that is passed on.
@@ -27,6 +29,23 @@ pub(super) async fn cut(
     limits: &ServiceLimits,
 ) -> Result<(Vec<u8>, bool), Error> {
     ask(socket, target, wire::Most::Cut(most.min(limits.http_body_bytes))).await
+}
+
+/// An answer that comes as long as it is read.
+pub(super) async fn open(socket: &str, target: String) -> Result<Flow, Error> {
+    let stream = connect(socket).await?;
+    let flow = wire::open(stream, socket, outgoing(Method::GET, target), Patience::ENDLESS).await;
+    let mut flow = flow.map_err(failed)?;
+    if (200..300).contains(&flow.status) {
+        return Ok(flow);
+    }
+    let (body, _) = flow.take(MAX_CHANGE_ANSWER).await.map_err(failed)?;
+    Err(refusal(socket, &capability::Answer { status: flow.status, headers: Vec::new(), body }))
+}
+
+/// What came next of it; none at its end.
+pub(super) async fn next(flow: &mut Flow) -> Result<Option<Bytes>, Error> {
+    flow.next().await.map_err(failed)
 }
 
 /// What a change of a container ended in.
@@ -68,24 +87,30 @@ async fn send(
     target: String,
     most: wire::Most,
 ) -> Result<(capability::Answer, bool), Error> {
-    let stream = socket::connect(socket).await.map_err(|e| match e {
+    let stream = connect(socket).await?;
+    wire::speak(stream, socket, outgoing(method, target), most).await.map_err(failed)
+}
+
+async fn connect(socket: &str) -> Result<tokio::net::UnixStream, Error> {
+    socket::connect(socket).await.map_err(|e| match e {
         socket::Error::Absent(_) => Error::Absent(e.to_string()),
         socket::Error::Refused { .. } => Error::Denied(e.to_string()),
         socket::Error::Unreachable { .. } => Error::Unreachable(e.to_string()),
-    })?;
-    let outgoing = wire::Outgoing {
-        method,
-        host: "localhost".to_owned(),
-        target,
-        headers: HeaderMap::new(),
-        body: Vec::new(),
-    };
-    wire::speak(stream, socket, outgoing, most).await.map_err(|e| match e {
+    })
+}
+
+fn outgoing(method: Method, target: String) -> wire::Outgoing {
+    let host = "localhost".to_owned();
+    wire::Outgoing { method, host, target, headers: HeaderMap::new(), body: Vec::new() }
+}
+
+fn failed(e: capability::Error) -> Error {
+    match e {
         capability::Error::TooLarge(text) => Error::TooLarge(text),
         capability::Error::Malformed(text) => Error::Malformed(text),
         capability::Error::Unreachable(text) => Error::Unreachable(text),
         e => Error::Other(e.to_string()),
-    })
+    }
 }
 
 /// Docker's and Podman's error bodies are `{"message": …}`.

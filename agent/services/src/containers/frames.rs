@@ -93,6 +93,107 @@ impl Stream {
     }
 }
 
+/// One message of an output that is followed: a line, or a part of a long one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub stderr: bool,
+    /// Nanoseconds since the Unix epoch, the engine's.
+    pub timestamp: u64,
+    /// With its newline; a part of a line has none.
+    pub text: Vec<u8>,
+    /// It was longer.
+    pub cut: bool,
+}
+
+/// Messages out of bytes as they come.
+#[derive(Debug)]
+pub(super) struct Unframe {
+    tty: bool,
+    /// What is not whole yet.
+    bytes: Vec<u8>,
+    /// The rest of a message that is too long, to be left out.
+    skip: usize,
+    /// Of the message before, for one that says none.
+    timestamp: u64,
+    /// A terminal's line that is too long was handed out; its rest is left out.
+    skipping: bool,
+}
+
+impl Unframe {
+    pub fn new(tty: bool) -> Self {
+        Self { tty, bytes: Vec::new(), skip: 0, timestamp: 0, skipping: false }
+    }
+
+    pub fn push(&mut self, bytes: &[u8], messages: &mut Vec<Message>) -> Result<(), Error> {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        self.bytes.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
+        if self.tty {
+            self.lines(messages);
+            return Ok(());
+        }
+        loop {
+            let Some((head, rest)) = self.bytes.split_first_chunk::<8>() else { return Ok(()) };
+            let [kind @ 0..=2, 0, 0, 0, a, b, c, d] = *head else {
+                return Err(Error::Malformed("the output is not in frames".to_owned()));
+            };
+            let length = u32::from_be_bytes([a, b, c, d]) as usize;
+            let kept = length.min(MAX_LINE);
+            let Some(payload) = rest.get(..kept) else { return Ok(()) };
+            let payload = payload.to_vec();
+            let present = rest.len().min(length);
+            self.skip = length - present;
+            self.bytes.drain(..8 + present);
+            self.pieces(kind == 2, &payload, kept < length, messages);
+        }
+    }
+
+    /// The end: what is left is a part of a line.
+    pub fn finish(&mut self, messages: &mut Vec<Message>) {
+        let rest = std::mem::take(&mut self.bytes);
+        if self.tty && !rest.is_empty() && !self.skipping {
+            self.pieces(false, &rest, false, messages);
+        }
+    }
+
+    fn lines(&mut self, messages: &mut Vec<Message>) {
+        while let Some(end) = self.bytes.iter().position(|b| *b == b'\n') {
+            let rest = self.bytes.split_off(end + 1);
+            let mut line = std::mem::replace(&mut self.bytes, rest);
+            let cut = line.len() > MAX_LINE;
+            line.truncate(MAX_LINE);
+            if !std::mem::take(&mut self.skipping) {
+                self.pieces(false, &line, cut, messages);
+            }
+        }
+        if self.bytes.len() > MAX_LINE {
+            let mut line = std::mem::take(&mut self.bytes);
+            line.truncate(MAX_LINE);
+            if !std::mem::replace(&mut self.skipping, true) {
+                self.pieces(false, &line, true, messages);
+            }
+        }
+    }
+
+    /// One message, or several that an engine sent as one; each line begins with its time.
+    fn pieces(&mut self, stderr: bool, payload: &[u8], cut: bool, messages: &mut Vec<Message>) {
+        for piece in payload.split_inclusive(|b| *b == b'\n') {
+            let (time, text) = split_time(piece);
+            self.timestamp = time.unwrap_or(self.timestamp);
+            let mut text = text.to_vec();
+            if self.tty && text.ends_with(b"\r\n") {
+                text.truncate(text.len() - 2);
+                text.push(b'\n');
+            }
+            let whole = text.ends_with(b"\n");
+            if cut && !whole {
+                text.push(b'\n');
+            }
+            messages.push(Message { stderr, timestamp: self.timestamp, text, cut: cut && !whole });
+        }
+    }
+}
+
 /// `2026-11-21T07:09:25.849521705Z text`
 fn split_time(line: &[u8]) -> (Option<u64>, &[u8]) {
     let end = line.iter().take(40).position(|b| *b == b' ');
@@ -169,7 +270,59 @@ mod tests {
         assert_eq!(page.lines[0].text.len(), MAX_LINE);
     }
 
+    fn messages(bytes: &[u8], tty: bool, piece: usize) -> Vec<(bool, u64, String, bool)> {
+        let (mut unframe, mut all) = (Unframe::new(tty), Vec::new());
+        for piece in bytes.chunks(piece.max(1)) {
+            unframe.push(piece, &mut all).unwrap();
+        }
+        unframe.finish(&mut all);
+        let text = |m: Message| (m.stderr, m.timestamp, String::from_utf8(m.text).unwrap(), m.cut);
+        all.into_iter().map(text).collect()
+    }
+
+    /// However the connection cuts it, the same messages come.
+    #[test]
+    fn an_output_that_is_followed() {
+        let long = "x".repeat(MAX_LINE + 5000);
+        let bytes = [
+            frame(1, &format!("{T} begin ")),
+            frame(2, &format!("{T} other\n")),
+            frame(1, &format!("{T} end\n")),
+            frame(1, &format!("{T} {long}\n")),
+            frame(2, &format!("{T} last\n")),
+        ]
+        .concat();
+        let own = |stderr: bool, text: &str, cut: bool| (stderr, NS, text.to_owned(), cut);
+        let cut = format!("{}\n", "x".repeat(MAX_LINE - T.len() - 1));
+        let expected = [
+            own(false, "begin ", false),
+            own(true, "other\n", false),
+            own(false, "end\n", false),
+            own(false, &cut, true),
+            own(true, "last\n", false),
+        ];
+        for piece in [1, 7, 8, 9, 1000, 100_000] {
+            assert_eq!(messages(&bytes, false, piece), expected, "{piece}");
+        }
+        let terminal = format!("{T} one\r\n{T} {long}\r\n{T} two\r\n{T} thr");
+        for piece in [1, 31, 4096, 1 << 20] {
+            let all = messages(terminal.as_bytes(), true, piece);
+            let texts: Vec<(usize, bool)> = all.iter().map(|(_, _, text, cut)| (text.len(), *cut)).collect();
+            assert_eq!(texts, [(4, false), (MAX_LINE - T.len(), true), (4, false), (3, false)], "{piece}");
+        }
+        assert!(Unframe::new(false).push(b"no frames here", &mut Vec::new()).is_err());
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_that_are_followed(bytes in prop::collection::vec(any::<u8>(), 0..400), tty: bool, at in 0usize..400) {
+            let mut unframe = Unframe::new(tty);
+            let (first, second) = bytes.split_at(at.min(bytes.len()));
+            let mut messages = Vec::new();
+            let _ = unframe.push(first, &mut messages).and_then(|()| unframe.push(second, &mut messages));
+            unframe.finish(&mut messages);
+        }
+
         #[test]
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400), tty: bool, cut: bool) {
             let _ = read(&bytes, tty, cut);

@@ -12,6 +12,7 @@
 
 mod engine;
 mod frames;
+pub(crate) mod output;
 mod redact;
 mod scope;
 
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::ServiceLimits;
 pub(crate) use engine::Changed;
+pub(crate) use frames::Message;
 pub(crate) use scope::Permit;
 pub use scope::Scope;
 

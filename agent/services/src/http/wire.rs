@@ -25,9 +25,20 @@ use super::{Answer, Error};
 const MAX_ANSWER_HEAD: usize = 64 << 10;
 /// Frames of an open answer between its connection and its reader; hyper reads some 400 KiB at once at the most.
 const FRAMES: usize = 1;
+
 /// How long an open answer waits for its reader, and how long it may take in all.
-const IDLE: Duration = Duration::from_secs(15);
-const LONGEST: Duration = Duration::from_secs(120);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    idle: Duration,
+    longest: Duration,
+}
+
+impl Patience {
+    /// For what somebody reads on at once.
+    pub const SHORT: Self = Self { idle: Duration::from_secs(15), longest: Duration::from_secs(120) };
+    /// For what is followed.
+    pub const ENDLESS: Self = Self { idle: Duration::MAX, longest: Duration::MAX };
+}
 
 /// What goes out.
 #[derive(Debug)]
@@ -118,7 +129,12 @@ where
 }
 
 /// One request whose answer's body comes as it is read; see [`Flow`].
-pub(crate) async fn open<S>(stream: S, place: &str, outgoing: Outgoing) -> Result<Flow, Error>
+pub(crate) async fn open<S>(
+    stream: S,
+    place: &str,
+    outgoing: Outgoing,
+    patience: Patience,
+) -> Result<Flow, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -126,6 +142,7 @@ where
     let (frames, receiver) = mpsc::channel(FRAMES);
     let place = place.to_owned();
     let shown = place.clone();
+    let Patience { idle, longest } = patience;
     let task = tokio::spawn(async move {
         let failed = frames.clone();
         let read = async |head: Parts, mut body: Incoming| {
@@ -135,20 +152,20 @@ where
             loop {
                 let data = next(&mut body, &place).await?;
                 let ended = data.is_none();
-                match tokio::time::timeout(IDLE, frames.send(Ok(data))).await {
+                match tokio::time::timeout(idle, frames.send(Ok(data))).await {
                     Ok(Ok(())) if !ended => {}
                     // The end; or nobody reads on.
                     _ => return Ok(()),
                 }
             }
         };
-        let spoken = tokio::time::timeout(LONGEST, converse(stream, &place, outgoing, read)).await;
+        let spoken = tokio::time::timeout(longest, converse(stream, &place, outgoing, read)).await;
         let error = match spoken {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            Err(_) => Error::TimedOut(format!("{place}: no whole answer within {} s", LONGEST.as_secs())),
+            Err(_) => Error::TimedOut(format!("{place}: no whole answer within {} s", longest.as_secs())),
         };
-        let _ = tokio::time::timeout(IDLE, failed.send(Err(error))).await;
+        let _ = tokio::time::timeout(idle, failed.send(Err(error))).await;
     });
     let mut flow =
         Flow { status: 0, headers: Vec::new(), place: shown, frames: receiver, held: Bytes::new(), task };
@@ -187,15 +204,18 @@ impl Flow {
                 return Ok((bytes, false));
             }
             // Also where there is no room: whether more is to come is part of the answer.
-            match self.frames.recv().await {
-                Some(Ok(Some(data))) => self.held = data,
-                Some(Ok(None)) => return Ok((bytes, true)),
-                Some(Err(error)) => return Err(error),
-                None => {
-                    let (place, idle) = (&self.place, IDLE.as_secs());
-                    return Err(Error::TimedOut(format!("{place}: it was not read on within {idle} s")));
-                }
+            match self.next().await? {
+                Some(data) => self.held = data,
+                None => return Ok((bytes, true)),
             }
+        }
+    }
+
+    /// What came next; none at the end of the body.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        match self.frames.recv().await {
+            Some(next) => next,
+            None => Err(Error::TimedOut(format!("{}: the answer was not read on in time", self.place))),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::grants::PathSet;
 /// The longest description that is read.
 const MAX_BYTES: u64 = 4 << 20;
 /// Labels that are taken of it.
-const MAX_LABELS: usize = 64;
+pub(super) const MAX_LABELS: usize = 64;
 
 #[derive(Deserialize)]
 struct Description {
@@ -48,7 +48,7 @@ pub(super) fn facts(path: &str) -> Vec<(String, String)> {
 }
 
 /// The folder and the id of a container whose log file this is.
-fn container(path: &str) -> Option<(&str, &str)> {
+pub(super) fn container(path: &str) -> Option<(&str, &str)> {
     let (folder, name) = path.rsplit_once('/')?;
     let id = name.strip_suffix("-json.log")?;
     let hex = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());

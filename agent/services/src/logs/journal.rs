@@ -4,12 +4,13 @@
 //! compressions) with each systemd, and the program that came with the journal knows them all. It runs with a fixed list
 //! of arguments and an empty environment. Its output waits in the pipe while nobody reads, so it costs nothing then.
 
-use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::queue::{Entry, Queue};
 
 const PROGRAMS: [&str; 2] = ["/usr/bin/journalctl", "/bin/journalctl"];
 /// Entries between the program and a reading.
@@ -33,24 +34,10 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Journal {
     asked: Asked,
-    /// `after CURSOR` or `since MICROSECONDS`.
-    state: String,
-    dirty: bool,
+    /// Its states are `after CURSOR` or `since MICROSECONDS`.
+    pub queue: Queue,
     running: Option<Running>,
     again: Option<Instant>,
-    /// Entries that are not committed.
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// Of these, so many were handed out in this collect.
-    taken: usize,
-    prepared: Option<(usize, bool)>,
-    held_since: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    line: Vec<u8>,
-    cursor: Option<String>,
 }
 
 #[derive(Debug)]
@@ -68,40 +55,18 @@ impl Drop for Running {
 }
 
 impl Journal {
-    /// `state`: what [`Self::prepare`] gave once; none: from the end, or from the beginning.
+    /// `state`: what [`Queue::prepare`] gave once; none: from the end, or from the beginning.
     pub fn new(asked: Asked, state: Option<String>, from_the_end: bool) -> Self {
-        let dirty = state.is_none();
+        let fresh = state.is_none();
         let state = state.unwrap_or_else(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
             format!("since {}", if from_the_end { since } else { 0 })
         });
-        Self {
-            asked,
-            state,
-            dirty,
-            running: None,
-            again: None,
-            entries: VecDeque::new(),
-            bytes: 0,
-            taken: 0,
-            prepared: None,
-            held_since: None,
-        }
+        Self { asked, queue: Queue::new(state, fresh), running: None, again: None }
     }
 
     pub fn asked(&self) -> &Asked {
         &self.asked
-    }
-
-    /// What a reader of other units goes on from.
-    pub fn into_state(self) -> String {
-        self.state
-    }
-
-    /// What was handed out and not committed is handed out again.
-    pub fn rewind(&mut self) {
-        self.taken = 0;
-        self.prepared = None;
     }
 
     /// Entries, a line of JSON each, and how long the first of them has been held back.
@@ -110,20 +75,10 @@ impl Journal {
     /// Why there are none, for a person.
     pub fn read(&mut self, now: Instant, most: usize) -> Result<Option<(Vec<u8>, Duration)>, String> {
         let trouble = self.fill(now);
-        let mut bytes = Vec::new();
-        let fresh = self.taken == 0;
-        for entry in self.entries.iter().skip(self.taken) {
-            if !bytes.is_empty() && bytes.len() + entry.line.len() > most {
-                break;
-            }
-            bytes.extend_from_slice(&entry.line);
-            self.taken += 1;
+        match self.queue.read(now, most) {
+            None => trouble.map(|()| None),
+            lines => Ok(lines),
         }
-        if bytes.is_empty() {
-            return trouble.map(|()| None);
-        }
-        let waited = self.held_since.filter(|_| fresh).map_or(Duration::ZERO, |since| now - since);
-        Ok(Some((bytes, waited)))
     }
 
     fn fill(&mut self, now: Instant) -> Result<(), String> {
@@ -132,17 +87,14 @@ impl Journal {
                 return Ok(());
             }
             self.again = Some(now + AGAIN);
-            let last = self.entries.iter().rev().find_map(|entry| entry.cursor.as_ref());
-            let state = last.map_or_else(|| self.state.clone(), |cursor| format!("after {cursor}"));
-            self.running = Some(start(&self.asked, &state)?);
+            self.running = Some(start(&self.asked, self.queue.reached())?);
         }
-        while self.bytes < AHEAD {
+        while self.queue.bytes() < AHEAD {
             let Some(running) = &mut self.running else { break };
             match running.output.try_recv() {
                 Ok(line) => {
-                    self.bytes += line.len();
-                    let cursor = cursor(&line);
-                    self.entries.push_back(Entry { line, cursor });
+                    let state = cursor(&line).map(|cursor| format!("after {cursor}"));
+                    self.queue.push(Entry { line, state });
                 }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
@@ -154,42 +106,6 @@ impl Journal {
             }
         }
         Ok(())
-    }
-
-    /// The state that stands for what was handed out, less the last `held` bytes of it; none where it has not changed.
-    pub fn prepare(&mut self, held: u64) -> Option<String> {
-        let (mut keep, mut back) = (self.taken, 0);
-        while back < held && keep > 0 {
-            keep -= 1;
-            back += self.entries.get(keep).map_or(0, |entry| entry.line.len() as u64);
-        }
-        self.prepared = Some((keep, held > 0));
-        let last = self.entries.iter().take(keep).rev().find_map(|entry| entry.cursor.as_ref());
-        match last {
-            Some(cursor) => Some(format!("after {cursor}")),
-            None => self.dirty.then(|| self.state.clone()),
-        }
-    }
-
-    /// Gives how many bytes are done with.
-    pub fn commit(&mut self, now: Instant) -> u64 {
-        let Some((count, held)) = self.prepared.take() else { return 0 };
-        let mut done = 0;
-        for entry in self.entries.drain(..count.min(self.entries.len())) {
-            done += entry.line.len();
-            if let Some(cursor) = entry.cursor {
-                self.state = format!("after {cursor}");
-            }
-        }
-        self.bytes -= done;
-        self.taken = 0;
-        self.dirty = false;
-        self.held_since = match (held, self.held_since) {
-            (true, Some(since)) if count == 0 => Some(since),
-            (true, _) => Some(now),
-            (false, _) => None,
-        };
-        done as u64
     }
 }
 
@@ -283,8 +199,8 @@ mod tests {
         for number in 0..count {
             let line =
                 format!("{{\"__CURSOR\":\"s=a;i={number:x}\",\"MESSAGE\":\"m{number}\"}}\n").into_bytes();
-            journal.bytes += line.len();
-            journal.entries.push_back(Entry { cursor: cursor(&line), line });
+            let state = cursor(&line).map(|cursor| format!("after {cursor}"));
+            journal.queue.push(Entry { line, state });
         }
         journal
     }
@@ -294,20 +210,20 @@ mod tests {
         let (mut journal, now) = (with_entries(3), Instant::now());
         let (all, _) = journal.read(now, 1 << 20).unwrap().unwrap();
         assert_eq!(journal.read(now, 1 << 20), Ok(None));
-        journal.rewind();
+        journal.queue.rewind();
         let (again, waited) = journal.read(now, 1 << 20).unwrap().unwrap();
         assert_eq!((again.len(), waited), (all.len(), Duration::ZERO));
         // The last entry is held back.
         let last = all.split_inclusive(|b| *b == b'\n').next_back().unwrap().len() as u64;
-        assert_eq!(journal.prepare(last).as_deref(), Some("after s=a;i=1"));
-        assert_eq!(journal.commit(now) as usize, all.len() - last as usize);
+        assert_eq!(journal.queue.prepare(last).as_deref(), Some("after s=a;i=1"));
+        assert_eq!(journal.queue.commit(now) as usize, all.len() - last as usize);
         let later = now + Duration::from_secs(2);
         let (rest, waited) = journal.read(later, 1 << 20).unwrap().unwrap();
         assert_eq!((rest.len() as u64, waited), (last, Duration::from_secs(2)));
-        assert_eq!(journal.prepare(0).as_deref(), Some("after s=a;i=2"));
-        journal.commit(later);
-        assert_eq!((journal.read(later, 1 << 20), journal.bytes), (Ok(None), 0));
-        assert_eq!(journal.prepare(0), None);
+        assert_eq!(journal.queue.prepare(0).as_deref(), Some("after s=a;i=2"));
+        journal.queue.commit(later);
+        assert_eq!((journal.read(later, 1 << 20), journal.queue.bytes()), (Ok(None), 0));
+        assert_eq!(journal.queue.prepare(0), None);
     }
 
     #[test]

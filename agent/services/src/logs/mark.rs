@@ -150,7 +150,8 @@ fn tail(file: &File, offset: u64) -> io::Result<u32> {
     Ok(crc(room.get(..read).unwrap_or_default()))
 }
 
-fn read(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Fills the buffer, unless the file ends before.
+pub(super) fn read(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
         match file.read_at(room, offset + filled as u64) {

@@ -6,12 +6,15 @@
 //! the next one begins where the last commit was. So a line is in a durable record exactly if the cursor behind it is.
 //!
 //! What cannot be read any more (a file that was deleted before it was read to its end, one that was emptied with no copy
-//! beside it) is counted by its reason: [`Totals`].
+//! beside it, output that an engine threw away) is counted by its reason: [`Totals`].
 
 mod docker;
+mod engines;
 mod find;
+mod follow;
 mod journal;
 mod mark;
+mod queue;
 mod reader;
 mod scope;
 mod tail;
@@ -125,9 +128,9 @@ pub enum Error {
 pub struct Totals {
     /// Bytes of lines that were committed.
     pub bytes: u64,
-    /// Files that are followed now.
+    /// Files that are followed now, and containers whose engine is asked.
     pub files: u64,
-    /// Times that something could not be read any more, by reason: `deleted`, `truncated`, `long-line`.
+    /// Times that something could not be read any more, by reason: `deleted`, `truncated`, `rotated`, `clock`, `long-line`.
     pub lost: BTreeMap<&'static str, u64>,
 }
 
@@ -185,6 +188,8 @@ impl Logs {
         let reader = self.reader(plugin);
         let patterns = scope.patterns.clone();
         let journal = scope.journal.clone();
+        let containers = scope.containers.clone();
+        let service_limits = limits.clone();
         let shown = plugin.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut reader = match reader.try_lock() {
@@ -198,7 +203,8 @@ impl Logs {
             match request {
                 Request::Read { collect, wanted, most, held } => {
                     reader.begin(collect);
-                    let set = reader::Ask { wanted, patterns, journal };
+                    let engines = containers.map(|permit| (permit, service_limits));
+                    let set = reader::Ask { wanted, patterns, journal, engines };
                     reader.read(set, most, &held, now).map(Answer::Page)
                 }
                 Request::Prepare { collect, held } => reader.prepare(collect, &held).map(Answer::Cursors),

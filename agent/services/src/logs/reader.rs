@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::engines::{self, Engines, Ways};
 use super::find;
 use super::journal::{Asked, Journal};
 use super::mark::{FileId, Mark, Phase, Position, Print, key, parse_key};
 use super::tail::{Linger, PIECE, Tail};
 use super::{Chunk, Error, Kind, Page, Totals, Wanted, docker};
+use crate::ServiceLimits;
+use crate::containers::Permit;
 use crate::grants::PathSet;
 
 /// Files that one plugin may follow.
@@ -29,12 +32,16 @@ pub(super) struct Ask {
     /// All granted patterns.
     pub patterns: Vec<String>,
     pub journal: Option<String>,
+    /// Engines that are asked for what no file has.
+    pub engines: Option<(Arc<Permit>, ServiceLimits)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum From {
     File(FileId),
     Journal,
+    /// By the container's id.
+    Engine(String),
 }
 
 #[derive(Debug)]
@@ -59,6 +66,9 @@ pub(super) struct Reader {
     turn: usize,
     journal: Option<Journal>,
     journal_state: Option<String>,
+    engines: Option<Engines>,
+    /// Of containers and engines, while none is granted.
+    engine_states: Vec<(String, String)>,
 
     /// Cursors of their own, to be recorded: patterns, and what is no more.
     news: Vec<(String, String)>,
@@ -82,6 +92,8 @@ impl Reader {
             turn: 0,
             journal: None,
             journal_state: None,
+            engines: None,
+            engine_states: Vec::new(),
             news: Vec::new(),
             failures: Vec::new(),
         };
@@ -91,6 +103,8 @@ impl Reader {
                 reader.known.insert(pattern.to_owned());
             } else if source == JOURNAL {
                 reader.journal_state = Some(state);
+            } else if source.starts_with("container ") || source.starts_with("engine ") {
+                reader.engine_states.push((source, state));
             } else if let (Some((id, path)), Some(mark)) = (parse_key(&source), Mark::parse(&state)) {
                 let mut tail = Tail::new(path.to_owned(), id, None, mark, now);
                 tail.dirty = false;
@@ -112,8 +126,16 @@ impl Reader {
             tail.rewind();
         }
         if let Some(journal) = &mut self.journal {
-            journal.rewind();
+            journal.queue.rewind();
         }
+        for follow in self.follows() {
+            follow.queue.rewind();
+        }
+    }
+
+    /// The containers whose engine is asked.
+    fn follows(&mut self) -> impl Iterator<Item = &mut super::follow::Follow> {
+        self.engines.iter_mut().flat_map(|engines| engines.followed.values_mut())
     }
 
     pub fn read(&mut self, ask: Ask, most: usize, held: &[u32], now: Instant) -> Result<Page, Error> {
@@ -123,17 +145,19 @@ impl Reader {
             self.files.clone_from(files);
             self.looked = None;
         }
+        self.turn_to_engines(&ask, now);
         if self.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK) {
             self.looked = Some(now);
             self.look(ask.wanted.from_the_end, now);
         }
         let mut room = most.min(COLLECT.saturating_sub(self.read));
         let mut page = Page::default();
-        let held: Vec<From> = held.iter().filter_map(|id| self.handed.get(*id as usize).copied()).collect();
+        let held: Vec<From> = held.iter().filter_map(|id| self.handed.get(*id as usize).cloned()).collect();
         self.read_files(&mut page, &mut room, &held, now);
         if !held.contains(&From::Journal) {
             self.read_journal(&ask, &mut page, &mut room, now);
         }
+        self.read_engines(&mut page, &mut room, &held, now);
         self.retire(now);
         self.more = page.more;
         page.failures = std::mem::take(&mut self.failures);
@@ -253,9 +277,71 @@ impl Reader {
         }
     }
 
+    fn turn_to_engines(&mut self, ask: &Ask, now: Instant) {
+        let Some((permit, limits)) = &ask.engines else { return };
+        if self.engines.as_ref().is_none_or(|engines| !engines.is_of(permit)) {
+            // The grant was changed: what was read goes on from where it is.
+            if let Some(mut before) = self.engines.take() {
+                let followed = std::mem::take(&mut before.followed).into_values();
+                let states = followed.map(|follow| (engines::key(&follow.id), follow.queue.into_state()));
+                self.engine_states.extend(states);
+                let restored = std::mem::take(&mut before.restored).into_iter();
+                self.engine_states.extend(restored.map(|(id, state)| (engines::key(&id), state)));
+                self.engine_states
+                    .extend(before.known.iter().map(|socket| (format!("engine {socket}"), String::new())));
+                self.news.append(&mut before.news);
+            }
+            let mut engines = Engines::new(permit.clone(), limits.clone());
+            for (source, state) in self.engine_states.drain(..) {
+                match source.split_once(' ') {
+                    Some(("engine", socket)) => drop(engines.known.insert(socket.to_owned())),
+                    Some((_, id)) => drop(engines.restored.insert(id.to_owned(), state)),
+                    None => {}
+                }
+            }
+            self.engines = Some(engines);
+        }
+        let Some(engines) = &mut self.engines else { return };
+        let (from_the_end, journal) = (ask.wanted.from_the_end, !ask.wanted.units.is_empty());
+        engines.turn(&Ways { patterns: &self.patterns, from_the_end, journal }, now);
+        let (lost, failures) = (std::mem::take(&mut engines.lost), std::mem::take(&mut engines.failures));
+        self.news.append(&mut engines.news);
+        lost.into_iter().for_each(|reason| self.lost(reason));
+        failures.into_iter().for_each(|(reason, message)| self.fail(reason, message));
+    }
+
+    fn read_engines(&mut self, page: &mut Page, room: &mut usize, held: &[From], now: Instant) {
+        let Some(engines) = &mut self.engines else { return };
+        for follow in engines.followed.values_mut() {
+            let from = From::Engine(follow.id.clone());
+            if held.contains(&from) || follow.queue.is_handed_out() {
+                continue;
+            }
+            if *room < PIECE {
+                page.more = true;
+                return;
+            }
+            let Ok(id) = u32::try_from(self.handed.len()) else { return };
+            let Some((bytes, waited)) = follow.queue.read(now, PIECE) else { continue };
+            *room = room.saturating_sub(bytes.len());
+            self.read += bytes.len();
+            self.handed.push(from);
+            page.chunks.push(Chunk {
+                id,
+                kind: Kind::File,
+                name: follow.name(),
+                labels: follow.labels.clone(),
+                bytes,
+                waited: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+                last: follow.is_at_its_end(),
+                cut: false,
+            });
+        }
+    }
+
     fn leave_journal(&mut self) {
         if let Some(journal) = self.journal.take() {
-            self.journal_state = Some(journal.into_state());
+            self.journal_state = Some(journal.queue.into_state());
         }
     }
 
@@ -271,6 +357,12 @@ impl Reader {
         let by_file: Vec<(FileId, u64)> =
             self.tails.keys().map(|id| (*id, held_of(From::File(*id)))).collect();
         let of_journal = held_of(From::Journal);
+        let of_engines: Vec<(String, u64)> = match &self.engines {
+            Some(engines) => {
+                engines.followed.keys().map(|id| (id.clone(), held_of(From::Engine(id.clone())))).collect()
+            }
+            None => Vec::new(),
+        };
         let mut cursors = self.news.clone();
         for (id, held) in by_file {
             let Some(tail) = self.tails.get_mut(&id) else { continue };
@@ -278,7 +370,12 @@ impl Reader {
             cursors.extend(mark.map(|mark| (key(id, &tail.path), mark.text())));
         }
         if let Some(journal) = &mut self.journal {
-            cursors.extend(journal.prepare(of_journal).map(|state| (JOURNAL.to_owned(), state)));
+            cursors.extend(journal.queue.prepare(of_journal).map(|state| (JOURNAL.to_owned(), state)));
+        }
+        for (id, held) in of_engines {
+            let follow = self.engines.as_mut().and_then(|engines| engines.followed.get_mut(&id));
+            let state = follow.and_then(|follow| follow.queue.prepare(held));
+            cursors.extend(state.map(|state| (engines::key(&id), state)));
         }
         Ok(cursors)
     }
@@ -295,13 +392,16 @@ impl Reader {
             bytes += tail.mark.position.offset.saturating_sub(before);
         }
         if let Some(journal) = &mut self.journal {
-            bytes += journal.commit(now);
+            bytes += journal.queue.commit(now);
+        }
+        for follow in self.follows() {
+            bytes += follow.queue.commit(now);
         }
         self.news.clear();
-        let files = self.tails.values().filter(|tail| tail.file.is_some()).count() as u64;
+        let files = self.tails.values().filter(|tail| tail.file.is_some()).count() + self.follows().count();
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         totals.bytes += bytes;
-        totals.files = files;
+        totals.files = files as u64;
         self.more && bytes > 0
     }
 
@@ -317,6 +417,11 @@ impl Reader {
         let mut at_home = HashSet::new();
         let mut present = HashSet::new();
         for (path, id) in found.files {
+            let container = docker::container(&path).map(|(_, id)| id);
+            if container.is_some_and(|id| self.engines.as_ref().is_some_and(|engines| engines.has(id))) {
+                // Its engine is asked already.
+                continue;
+            }
             present.insert(id);
             let end = from_the_end && before.find(&path).is_none();
             match self.tails.get(&id) {

@@ -1,7 +1,10 @@
 //! Which logs a plugin may read.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use crate::containers::{self, Permit};
 use crate::grants::{Granted, PathSet, list, path_covers, string};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +19,10 @@ pub struct Scope {
     /// The folder of the journal's files, where it is not this system's own. The operator's to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<String>,
+    /// Containers whose output is asked of their engine where it keeps no file that the patterns match: which ones, as in the grant
+    /// `containers`. The operator's to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containers: Option<containers::Scope>,
 }
 
 /// A scope made ready for the check of each call.
@@ -24,6 +31,7 @@ pub(crate) struct Compiled {
     pub patterns: Vec<String>,
     pub units: Vec<String>,
     pub journal: Option<String>,
+    pub containers: Option<Arc<Permit>>,
 }
 
 impl Compiled {
@@ -55,7 +63,13 @@ impl Granted for Scope {
             return Err("`journal` is relative; write a path that begins with /".to_owned());
         }
         PathSet::new(&patterns).map_err(|e| e.to_string())?;
-        Ok(Compiled { patterns, units, journal })
+        let engines: Vec<&containers::Scope> = scopes.iter().filter_map(|s| s.containers.as_ref()).collect();
+        let containers = if engines.is_empty() {
+            None
+        } else {
+            Some(containers::Scope::compile(&engines).map_err(|e| format!("`containers`: {e}"))?)
+        };
+        Ok(Compiled { patterns, units, journal, containers })
     }
 
     fn uncovered(&self, grants: &[&Self]) -> Option<Self> {
@@ -65,12 +79,18 @@ impl Granted for Scope {
             files: self.files.iter().filter(|p| !file(p)).cloned().collect(),
             units: self.units.iter().filter(|u| !unit(u)).cloned().collect(),
             journal: None,
+            containers: None,
         };
         (!rest.files.is_empty() || !rest.units.is_empty()).then_some(rest)
     }
 
     fn example() -> Self {
-        Self { files: vec!["/var/log/app/*.log".to_owned()], units: Vec::new(), journal: None }
+        Self {
+            files: vec!["/var/log/app/*.log".to_owned()],
+            units: Vec::new(),
+            journal: None,
+            containers: None,
+        }
     }
 
     fn lines(&self) -> String {
@@ -83,6 +103,10 @@ impl Granted for Scope {
         }
         if let Some(journal) = &self.journal {
             out.push_str(&format!("journal = {}\n", string(journal)));
+        }
+        if let Some(containers) = &self.containers {
+            let keys: Vec<String> = containers.lines().lines().map(str::to_owned).collect();
+            out.push_str(&format!("containers = {{ {} }}\n", keys.join(", ")));
         }
         out
     }
@@ -110,7 +134,8 @@ mod tests {
             ("vllm*", false),
             ("", false),
         ] {
-            let scope = Scope { files: Vec::new(), units: vec![unit.to_owned()], journal: None };
+            let scope =
+                Scope { files: Vec::new(), units: vec![unit.to_owned()], journal: None, containers: None };
             assert_eq!(Scope::compile(&[&scope]).is_ok(), good, "{unit:?}");
         }
     }
@@ -121,9 +146,28 @@ mod tests {
             files: vec!["/var/log/*.log".into(), "/srv/x.log".into()],
             units: vec!["a.service".into()],
             journal: None,
+            containers: None,
         };
-        let grant = Scope { files: vec!["/var/log/**".into()], units: vec!["*".into()], journal: None };
+        let grant = Scope {
+            files: vec!["/var/log/**".into()],
+            units: vec!["*".into()],
+            journal: None,
+            containers: None,
+        };
         let rest = need.uncovered(&[&grant]).unwrap();
         assert_eq!((rest.files, rest.units), (vec!["/srv/x.log".to_owned()], Vec::new()));
+    }
+
+    #[test]
+    fn containers_are_granted_as_the_grant_of_that_name_does() {
+        let of = |value: serde_json::Value| serde_json::from_value::<Scope>(value).unwrap();
+        let scope =
+            of(serde_json::json!({ "containers": { "labels": ["*"], "sockets": ["/run/podman.sock"] } }));
+        assert_eq!(scope.lines(), "containers = { sockets = [\"/run/podman.sock\"], labels = [\"*\"] }\n");
+        let compiled =
+            Scope::compile(&[&scope, &of(serde_json::json!({ "files": ["/var/log/*.log"] }))]).unwrap();
+        assert_eq!(compiled.containers.map(|permit| permit.sockets.len()), Some(1));
+        assert!(Scope::compile(&[&of(serde_json::json!({ "containers": {} }))]).is_err(), "which ones?");
+        assert!(Scope::compile(&[&of(serde_json::json!({}))]).unwrap().containers.is_none());
     }
 }

@@ -5,10 +5,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use super::mark::{FileId, Mark, Phase, Position, Print};
+use super::mark::{self, FileId, Mark, Phase, Position, Print};
 
 /// The most that is handed out at once of one file; a line that is longer is cut there.
 pub(super) const PIECE: usize = 128 << 10;
@@ -115,7 +115,7 @@ impl Tail {
         let left = file.metadata()?.len().saturating_sub(position.offset);
         let mut buffer = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
         loop {
-            let count = fill(file, &mut buffer, position.offset)?;
+            let count = mark::read(file, &mut buffer, position.offset)?;
             let bytes = buffer.get(..count).unwrap_or_default();
             if bytes.is_empty() {
                 // What was left out counts as read.
@@ -210,17 +210,4 @@ impl Tail {
             self.dirty = true;
         }
     }
-}
-
-fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match file.read_at(room, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }

@@ -66,7 +66,7 @@ impl World {
         let mut chunks = Vec::new();
         loop {
             let wanted = Wanted { from_the_end: self.from_the_end, ..Wanted::default() };
-            let ask = Ask { wanted, patterns: self.patterns.clone(), journal: None };
+            let ask = Ask { wanted, patterns: self.patterns.clone(), journal: None, engines: None };
             let page = self.reader.read(ask, 512 << 10, &[], self.now).unwrap();
             let none = page.chunks.is_empty();
             chunks.extend(page.chunks);
@@ -352,6 +352,7 @@ async fn what_is_not_granted_is_denied() {
         patterns: vec!["/var/log/app/*".to_owned()],
         units: vec!["a.service".to_owned()],
         journal: None,
+        containers: None,
     };
     let limits = ServiceLimits::default();
     for (files, units) in [

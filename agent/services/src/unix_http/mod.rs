@@ -48,14 +48,7 @@ pub(crate) async fn send(
             headers.insert(name, value);
         }
         let stream = socket::connect(&socket).await?;
-        let outgoing = wire::Outgoing {
-            host: parsed.host_header(),
-            method: parsed.method,
-            target: parsed.target,
-            headers,
-            body: request.body,
-        };
-        Ok::<_, http::Error>((stream, outgoing))
+        Ok::<_, http::Error>((stream, parsed.outgoing(headers, request.body)))
     };
     let most = limits.http_body_bytes;
     let work = async {
@@ -67,7 +60,7 @@ pub(crate) async fn send(
         };
         let open = async {
             let (stream, outgoing) = connect.await?;
-            wire::open(stream, &socket, outgoing).await
+            wire::open(stream, &socket, outgoing, wire::Patience::SHORT).await
         };
         parts.answer(plugin, &from, &part, most, open).await
     };
