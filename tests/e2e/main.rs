@@ -16,3 +16,4 @@ mod scenario;
 mod shipper;
 mod slurm;
 mod standalone;
+mod suite;

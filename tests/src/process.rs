@@ -91,12 +91,31 @@ impl Daemon {
 
     /// A figure of `/proc/PID/status` in bytes, such as `VmRSS`.
     pub fn memory(&self, key: &str) -> Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line =
-            text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).context("no such figure")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024)
+        memory_of(self.pid(), key)
     }
+
+    /// The resident memory of it and of its children, in bytes.
+    pub fn memory_of_all(&self) -> Result<u64> {
+        let mut sum = 0;
+        let mut left = vec![self.pid()];
+        while let Some(pid) = left.pop() {
+            // A helper may end between the two reads.
+            sum += memory_of(pid, "VmRSS").unwrap_or_default();
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for task in tasks {
+                let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            }
+        }
+        if sum == 0 { bail!("{} is gone", self.name) } else { Ok(sum) }
+    }
+}
+
+fn memory_of(pid: u32, key: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).context("no such figure")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
 }
 
 impl Drop for Daemon {

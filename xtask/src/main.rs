@@ -63,7 +63,10 @@ fn main() -> ExitCode {
             }
             Ok(true)
         }),
-        Command::BuildGuests => setup::check(&root).and_then(|()| guests::build(&root)).map(|()| true),
+        Command::BuildGuests => setup::check(&root)
+            .and_then(|()| guests::build(&root))
+            .and_then(|()| guests::build_hostile(&root))
+            .map(|()| true),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),
     };

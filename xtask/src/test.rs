@@ -16,7 +16,7 @@ pub struct Args {
 }
 
 /// Workspaces apart from the main one: another target, a lock file of their own.
-pub const OTHER_WORKSPACES: &[&str] = &["plugins", "sdk", "tests/guests"];
+pub const OTHER_WORKSPACES: &[&str] = &["plugins", "sdk", "tests/guests", "tests/hostile"];
 
 /// Runs the checks and the tests; `false` if anything failed.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
@@ -32,6 +32,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     step("build");
     build::all(root)?;
     guests::build(root)?;
+    guests::build_hostile(root)?;
     let target = build::target(root)?;
     let skipped = target.join("skipped-tests");
     let _ = std::fs::remove_file(&skipped);
@@ -145,8 +146,8 @@ fn lints(root: &Path) -> Result<bool> {
     let mut ok = true;
     for args in [
         &["clippy", "--workspace", "--all-targets"][..],
-        &["clippy", "--package", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"],
-        &["clippy", "--package", "picket-agent-nvml", "--features", "driver", "--all-targets"],
+        &["clippy", "--workspace", "--features", "picket-agent-host/compile", "--bin", "picket-compile"],
+        &["clippy", "--workspace", "--features", "picket-agent-nvml/driver", "--bin", "picket-nvml"],
     ] {
         ok &= command::run_ok(command::cargo(root, args).args(deny))?;
     }

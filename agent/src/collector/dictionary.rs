@@ -13,9 +13,20 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use picket_proto::model::{Family, Labels, MetricType, Part, PluginId, suffix};
 
 use super::labels::PackedLabels;
+use crate::config::OWN_ID;
 
 /// One more than the largest series number that the columns codec carries.
 pub(crate) const MAX_SERIES: u32 = 1 << 22;
+
+/// What the agent says of itself and of plugins: names that no plugin may write, or one could forge its own record.
+const RESERVED: &[&str] = &[
+    "picket_agent_",
+    "picket_certificate_",
+    "picket_logs_",
+    "picket_plugin_",
+    "picket_source_errors",
+    "picket_spool_",
+];
 
 /// Why a family or a series is refused. The text goes to the plugin's log and to the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +37,8 @@ pub(crate) enum Refusal {
         "the family {name} would write the sample name {sample}, which the family {other} of the plugin {owner} writes"
     )]
     SampleName { name: String, sample: String, other: Arc<str>, owner: PluginId },
+    #[error("the family {name} is the agent's own")]
+    Reserved { name: String },
     #[error("the series {name} with these labels is the plugin {owner}'s already")]
     Series { name: String, owner: PluginId },
     #[error(
@@ -40,7 +53,7 @@ impl Refusal {
     /// The `reason` of `picket_source_errors_total`.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Type { .. } | Self::SampleName { .. } => "family-clash",
+            Self::Type { .. } | Self::SampleName { .. } | Self::Reserved { .. } => "family-clash",
             Self::Series { .. } => "series-clash",
             Self::Numbers => "series-numbers",
             Self::Family => "unknown-family",
@@ -113,7 +126,7 @@ impl Dictionary {
         {
             return Ok(Declared { number, replaced: None });
         }
-        self.check_names(family, mine)?;
+        self.check_names(plugin, family, mine)?;
         if let Some(old) = mine {
             self.forget_name(old);
         }
@@ -138,7 +151,10 @@ impl Dictionary {
         Ok(Declared { number, replaced: mine })
     }
 
-    fn check_names(&self, family: &Family, mine: Option<u32>) -> Result<(), Refusal> {
+    fn check_names(&self, plugin: &PluginId, family: &Family, mine: Option<u32>) -> Result<(), Refusal> {
+        if plugin.as_str() != OWN_ID && RESERVED.iter().any(|prefix| family.name.starts_with(prefix)) {
+            return Err(Refusal::Reserved { name: family.name.clone() });
+        }
         let owner = |name: &Name| {
             name.families
                 .iter()

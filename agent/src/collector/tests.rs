@@ -129,6 +129,22 @@ async fn one_collect_is_one_record_with_what_is_new() {
 }
 
 #[tokio::test]
+async fn no_plugin_writes_what_the_agent_says_of_itself() {
+    let collector = Collector::new(TestClock::new(WALL), None);
+    let mut plugin = collector.sink(id("a"), FRESH);
+    plugin.start(WALL);
+    plugin.begin(1);
+    plugin.family(0, &gauge("picket_plugin_state"));
+    let refused = plugin.series(0, 0, Part::Value, &labels(&[("plugin", "b")])).unwrap_err();
+    assert!(refused.contains("the agent's own"), "{refused}");
+    let mut own = collector.sink(id(crate::config::OWN_ID), FRESH);
+    own.start(WALL);
+    own.begin(1);
+    own.family(0, &gauge("picket_plugin_state"));
+    own.series(0, 0, Part::Value, &labels(&[("plugin", "b")])).unwrap();
+}
+
+#[tokio::test]
 async fn clashes_are_refused_named_and_counted() {
     let collector = Collector::new(TestClock::new(WALL), None);
     let mut a = collector.sink(id("a"), FRESH);

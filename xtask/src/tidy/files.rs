@@ -111,7 +111,7 @@ impl Files {
 
     /// Each workspace pins what it is built from.
     pub fn check_lock_files(&self, findings: &mut Findings) {
-        for workspace in ["", "plugins/", "tests/guests/"] {
+        for workspace in ["", "plugins/", "tests/guests/", "tests/hostile/"] {
             if self.has(&format!("{workspace}Cargo.toml")) && !self.has(&format!("{workspace}Cargo.lock")) {
                 findings.error(format!("{workspace}Cargo.lock is missing: run cargo there and add it"));
             }

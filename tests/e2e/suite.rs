@@ -1,0 +1,233 @@
+//! The hostile suite: each plugin of `tests/hostile` on a real agent, beside a good one. What must happen to it stands
+//! on top of its source:
+//!
+//! - `must: refused CODE …` it is not loaded, and one of the codes is said (none given: any);
+//! - `must: stopped CODE …` it is loaded, stopped within its limits, and quarantined with one of the codes;
+//! - `must: counted REASON` it goes on, and that reason of failure is counted;
+//! - `must: goes-on` it collects and does not fail;
+//! - `must: not-exported WORD` no line of the exposition begins with the word, or holds it as a label's value;
+//! - `must: neighbour-kept` the good plugin's family is as it was.
+//!
+//! `|` stands between alternatives. `grant:` is a grant as TOML, `argument:` the plugin's setting of that name; `{folder}` and
+//! `{silent}` in them are a folder of the test's with a pipe in it, and the port of a server that never answers.
+//!
+//! For all of them: the good plugin keeps its pace, the agent neither ends nor panics, what it exports stays readable,
+//! its log short, and its memory grows by at most [`GROWTH`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{Agent, AgentBuilder, Test, eventually, eventually_within, quoted, repository, run_within, target};
+use futures_util::{StreamExt, TryStreamExt};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// What the agent and its helpers may grow by, in bytes.
+const GROWTH: u64 = 32 << 20;
+/// Limits that make misbehaviour end soon.
+const LIMITS: &str = "guest_time = \"300ms\"\ncall_time = \"1s\"\nrestarts = 2\nback_off = \"100ms\"\n";
+/// How many agents run side by side.
+const ABREAST: usize = 3;
+
+/// A plugin of the suite, as its source says.
+struct Case {
+    name: String,
+    musts: Vec<String>,
+    grants: Vec<String>,
+    argument: String,
+}
+
+impl Case {
+    fn read(source: &Path) -> Result<Self> {
+        let name = source.file_stem().and_then(|name| name.to_str()).context("a file without a name")?;
+        let text = std::fs::read_to_string(source)?;
+        let said = |key: &str| {
+            let lines = text.lines().map(|line| line.trim_start_matches(['/', '!', ';', ' ']));
+            let key = format!("{key}: ");
+            lines.filter_map(|line| line.strip_prefix(&key).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let musts = said("must");
+        ensure!(!musts.is_empty(), "{} does not say what must happen", source.display());
+        let argument = said("argument").pop().unwrap_or_default();
+        Ok(Self { name: name.to_owned(), musts, grants: said("grant"), argument })
+    }
+}
+
+fn cases() -> Result<Vec<Case>> {
+    let folder = repository().join("tests/hostile/plugins");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let cases = files.iter().map(|file| Case::read(file)).collect::<Result<Vec<_>>>()?;
+    ensure!(cases.len() >= 40, "only {} hostile plugins", cases.len());
+    Ok(cases)
+}
+
+#[test]
+fn every_hostile_plugin_meets_its_end_and_harms_nobody() {
+    run_within(Duration::from_secs(600), async |test: &Test| {
+        let cases = cases()?;
+        let wrong: Vec<String> = futures_util::stream::iter(&cases)
+            .map(|case| async move {
+                let outcome = play(test, case).await;
+                Ok::<_, anyhow::Error>(outcome.err().map(|error| format!("{}: {error:#}", case.name)))
+            })
+            .buffer_unordered(ABREAST)
+            .try_filter_map(|failed| async move { Ok(failed) })
+            .try_collect()
+            .await?;
+        ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        Ok(())
+    });
+}
+
+/// One plugin from its drop into a running agent to what it came to.
+async fn play(test: &Test, case: &Case) -> Result<()> {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let builder = AgentBuilder::new(test, &case.name)?.guest("neighbour", "count.wasm", "100ms", "");
+    let folder = builder.folder().join("room");
+    std::fs::create_dir_all(&folder)?;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        folder.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )?;
+    let fill = |text: &str| {
+        text.replace("{folder}", &folder.to_string_lossy())
+            .replace("{silent}", &silent.local_addr().map(|a| a.port()).unwrap_or_default().to_string())
+    };
+    let mut agent = builder.start().await?;
+    eventually("the good plugin's first sample", || ticks(&agent)).await?;
+    let calm = agent.daemon.memory_of_all()?;
+
+    let file = target().join("hostile").join(format!("{}.wasm", case.name));
+    let mut section = format!(
+        "[plugins.hostile]\nfile = {}\ninterval = \"200ms\"\n[plugins.hostile.settings]\nargument = {}\n\
+         [plugins.hostile.limits]\n{LIMITS}",
+        quoted(&file),
+        quoted(fill(&case.argument))
+    );
+    for grant in &case.grants {
+        let lines = fill(grant);
+        section.push_str(&format!("[[plugins.hostile.grants]]\n{}\n", grant_lines(&lines)?));
+    }
+    let conf_d = agent.folder().join("conf.d");
+    std::fs::create_dir_all(&conf_d)?;
+    std::fs::write(conf_d.join("hostile.toml"), section)?;
+    let (before, began) = (ticks(&agent).await?, std::time::Instant::now());
+    agent.daemon.signal(rustix::process::Signal::HUP)?;
+
+    for must in &case.musts {
+        meets(&agent, must).await?;
+    }
+
+    agent.daemon.check_running()?;
+    // The machine is shared; a plugin that waits for the others would do a fifth of it.
+    let wanted = began.elapsed().as_secs_f64() * 10.0;
+    let done = ticks(&agent).await? - before;
+    ensure!(done + 5.0 >= wanted * 0.6, "the good plugin collected {done} times, due were {wanted:.0}");
+    let metrics = agent.api.metrics().await.context("what it exports")?;
+    ensure!(metrics.types.get("test_ticks").map(String::as_str) == Some("gauge"), "the good plugin's type");
+    let series = metrics.series("hostile_value").len();
+    ensure!(series <= 20_000, "{series} series are exported");
+    let log = agent.daemon.log();
+    ensure!(log.len() < 1 << 20, "the log has {} bytes", log.len());
+    ensure!(!log.contains("panicked"), "it panicked: {log}");
+    ensure!(!log.contains('\u{1b}'), "an escape sequence reached the log");
+    let grown = agent.daemon.memory_of_all()?.saturating_sub(calm);
+    ensure!(grown <= GROWTH, "the agent grew by {} KiB", grown >> 10);
+    let status = agent.daemon.stop(Duration::from_secs(10)).await?;
+    ensure!(status.success(), "ended with {status}");
+    Ok(())
+}
+
+/// `capability = "files", paths = ["/x"]` as lines.
+fn grant_lines(inline: &str) -> Result<String> {
+    let table: toml::Table = format!("grant = {{ {inline} }}").parse().with_context(|| inline.to_owned())?;
+    let grant = table.get("grant").and_then(toml::Value::as_table).context("no table")?;
+    Ok(grant.to_string())
+}
+
+async fn meets(agent: &Agent, must: &str) -> Result<()> {
+    let met = async || -> Result<()> {
+        let mut why = Vec::new();
+        for one in must.split(" | ") {
+            match meets_one(agent, one).await {
+                Ok(()) => return Ok(()),
+                Err(error) => why.push(format!("{error:#}")),
+            }
+        }
+        bail!("{}", why.join("; "))
+    };
+    eventually_within(Duration::from_secs(40), must, met).await
+}
+
+async fn meets_one(agent: &Agent, must: &str) -> Result<()> {
+    let (verb, rest) = must.split_once(' ').unwrap_or((must, ""));
+    let plugin = plugin(agent, "hostile").await?;
+    let state = plugin["state"].as_str().unwrap_or_default();
+    let code = plugin["code"].as_str().unwrap_or_default();
+    let named = |wanted: &str| -> Result<()> {
+        ensure!(state == wanted, "it is {state}: {plugin}");
+        let codes: Vec<&str> = rest.split_whitespace().collect();
+        ensure!(codes.is_empty() || codes.contains(&code), "{code} instead: {plugin}");
+        ensure!(!plugin["reason"].as_str().unwrap_or_default().is_empty(), "no reason is given: {plugin}");
+        ensure!(agent.daemon.log().contains("hostile"), "the log does not name it");
+        Ok(())
+    };
+    match verb {
+        "refused" => named("refused"),
+        "stopped" => named("quarantined"),
+        "counted" => {
+            ensure!(state == "running", "it is {state}: {plugin}");
+            let metrics = agent.api.metrics().await?;
+            let labels = [("plugin", "hostile"), ("reason", rest)];
+            ensure!(metrics.sum("picket_source_errors_total", &labels) > 0.0, "not counted: {plugin}");
+            Ok(())
+        }
+        "goes-on" => {
+            ensure!(state == "running", "it is {state}: {plugin}");
+            let collects = &plugin["collects"];
+            ensure!(collects["ok"].as_u64() >= Some(3), "not three times yet: {plugin}");
+            ensure!(collects["failed"] == 0, "it failed: {plugin}");
+            Ok(())
+        }
+        "not-exported" => {
+            ensure!(
+                ["running", "quarantined"].contains(&state) && plugin["last"].is_object(),
+                "it has not collected yet"
+            );
+            let text = agent.api.text("/metrics").await?;
+            let value = format!("=\"{rest}\"");
+            let line = text.lines().find(|l| {
+                l.starts_with(rest) || l.starts_with(&format!("# TYPE {rest}")) || l.contains(&value)
+            });
+            line.map_or(Ok(()), |line| bail!("exported: {line}"))
+        }
+        "neighbour-kept" => {
+            let metrics = agent.api.metrics().await?;
+            ensure!(metrics.series("test_ticks").iter().all(|(_, value)| *value >= 0.0), "its value changed");
+            Ok(())
+        }
+        _ => bail!("the suite does not know {verb:?}"),
+    }
+}
+
+/// How often the good plugin has collected, once it has.
+async fn ticks(agent: &Agent) -> Result<f64> {
+    let collects = plugin(agent, "neighbour").await?["collects"].clone();
+    let ok = collects["ok"].as_f64().context("no count")?;
+    ensure!(ok > 0.0, "not once");
+    ensure!(collects["failed"] == 0, "the good plugin failed: {collects}");
+    Ok(ok)
+}
+
+/// What the API says of a plugin.
+async fn plugin(agent: &Agent, id: &str) -> Result<Value> {
+    let all = agent.api.json("/api/v1/plugins").await?;
+    let list = all["plugins"].as_array().context("no list of plugins")?;
+    list.iter().find(|plugin| plugin["id"] == id).cloned().with_context(|| format!("no {id}: {all}"))
+}

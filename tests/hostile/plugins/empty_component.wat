@@ -1,0 +1,5 @@
+;; A component that exports nothing.
+;;
+;; must: refused PKT-0021
+
+(component)

@@ -1,0 +1,16 @@
+//! Traps in `collect`, after it pushed.
+//!
+//! must: stopped PKT-0060
+
+use hostile::{Hostile, plugin, trap};
+
+struct Plugin;
+
+impl Hostile for Plugin {
+    fn collect() -> Result<(), String> {
+        hostile::value(1.0)?;
+        trap()
+    }
+}
+
+plugin!(Plugin);
