@@ -2,6 +2,7 @@
 
 use picket_sdk::{Collect, CounterFamily, Describe};
 
+use crate::root::Root;
 use crate::settings;
 use crate::text::{Malformed, lines, unsigned, utf8, words};
 use crate::topology::Topology;
@@ -54,7 +55,7 @@ impl Cpu {
     }
 
     /// Of the text of /proc/stat.
-    pub fn collect(&mut self, text: &[u8], c: &mut Collect<'_>) {
+    pub fn collect(&mut self, text: &[u8], root: &Root, c: &mut Collect<'_>) {
         let mut malformed = Malformed::new("/proc/stat");
         let mut place = 0;
         for line in lines(text) {
@@ -78,7 +79,7 @@ impl Cpu {
         }
         malformed.report(c);
         self.seen.retain_mut(|seen| std::mem::take(&mut seen.now));
-        self.topology.collect(self.seen.iter().map(|seen| seen.number), c);
+        self.topology.collect(self.seen.iter().map(|seen| seen.number), root, c);
     }
 
     /// The ticks that may be shown: never fewer than before.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use picket_sdk::{Collect, CounterFamily, Describe, Failure, GaugeFamily, clock, files};
+use picket_sdk::{Collect, CounterFamily, Describe, Failure, GaugeFamily, clock};
 
 use crate::filter::Filter;
+use crate::root::Root;
 use crate::settings;
-use crate::text::{Malformed, decimal, lines, number_in, unsigned, utf8, words};
+use crate::text::{Malformed, decimal, lines, unsigned, utf8, words};
 
 /// How long the facts of a device are good.
 const FACTS: Duration = Duration::from_secs(60);
@@ -127,8 +128,8 @@ impl Disks {
         Ok(())
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let text = files::read("/proc/diskstats")?;
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
+        let text = root.read("/proc/diskstats")?;
         let now = clock::monotonic();
         let mut malformed = Malformed::new("/proc/diskstats");
         for line in lines(&text) {
@@ -153,7 +154,7 @@ impl Disks {
                     Column::Gauge(family) => family.with(&[name]).set(value),
                 }
             }
-            let place = self.facts(name, major, minor, now);
+            let place = self.facts(root, name, (major, minor), now);
             if let Some(facts) = self.known.get(place) {
                 self.set_facts(facts);
             }
@@ -164,13 +165,14 @@ impl Disks {
     }
 
     /// Where the facts of a device are, read anew where they are old.
-    fn facts(&mut self, name: &str, major: &str, minor: &str, now: Duration) -> usize {
+    fn facts(&mut self, root: &Root, name: &str, number: (&str, &str), now: Duration) -> usize {
+        let (major, minor) = number;
         let same = |f: &Facts| f.name == name && f.major == major && f.minor == minor;
         let place = self.known.iter().position(same).unwrap_or(self.known.len());
         match self.known.get_mut(place) {
             Some(facts) if now.saturating_sub(facts.read) < FACTS => facts.seen = true,
-            Some(facts) => *facts = Facts::read(name, major, minor, now),
-            None => self.known.push(Facts::read(name, major, minor, now)),
+            Some(facts) => *facts = Facts::read(root, name, number, now),
+            None => self.known.push(Facts::read(root, name, number, now)),
         }
         place
     }
@@ -214,12 +216,12 @@ impl Disks {
 }
 
 impl Facts {
-    fn read(name: &str, major: &str, minor: &str, now: Duration) -> Self {
+    fn read(root: &Root, name: &str, (major, minor): (&str, &str), now: Duration) -> Self {
         // sysfs writes a `!` for the `/` of a name such as `cciss/c0d0`.
         let in_sysfs = name.replace('/', "!");
-        let rotational = number_in(&format!("/sys/block/{in_sysfs}/queue/rotational"));
+        let rotational = root.number(&format!("/sys/block/{in_sysfs}/queue/rotational"));
         // Without udev (a container, a minimal system) there are no facts; that is no failure.
-        let udev = files::read(&format!("/run/udev/data/b{major}:{minor}")).unwrap_or_default();
+        let udev = root.read(&format!("/run/udev/data/b{major}:{minor}")).unwrap_or_default();
         Self {
             name: name.to_owned(),
             major: major.to_owned(),

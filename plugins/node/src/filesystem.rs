@@ -6,6 +6,7 @@ use picket_sdk::files::{self, FileSystem, FilesError};
 use picket_sdk::{Collect, Describe, Failure, GaugeFamily};
 
 use crate::filter::Filter;
+use crate::root::Root;
 use crate::settings;
 use crate::text::{Malformed, lines, unsigned, utf8};
 
@@ -78,28 +79,30 @@ impl FileSystems {
         Ok(())
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let text = files::read("/proc/1/mountinfo").or_else(|_| files::read("/proc/self/mountinfo"))?;
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
+        let text = root.read("/proc/1/mountinfo").or_else(|_| root.read("/proc/self/mountinfo"))?;
         if text != self.text || text.is_empty() {
-            self.read_mounts(&text, c);
+            self.read_mounts(&text, root, c);
             self.text = text;
         }
-        let points: Vec<&str> = self.mounts.iter().map(|mount| mount.point.as_str()).collect();
+        let points: Vec<_> = self.mounts.iter().map(|mount| root.path(&mount.point)).collect();
+        let points: Vec<&str> = points.iter().map(|point| &**point).collect();
         for (mount, stat) in self.mounts.iter().zip(files::stat_file_systems(&points)) {
             self.set(mount, stat, c);
         }
         Ok(())
     }
 
-    fn read_mounts(&mut self, text: &[u8], c: &mut Collect<'_>) {
+    fn read_mounts(&mut self, text: &[u8], root: &Root, c: &mut Collect<'_>) {
         let mut malformed = Malformed::new("/proc/1/mountinfo");
         self.mounts.clear();
         let mut seen = HashSet::new();
         for line in lines(text) {
-            let Some(mount) = mount(line) else {
+            let Some(mut mount) = mount(line) else {
                 malformed.add(line);
                 continue;
             };
+            mount.point = root.on_host(&mount.point).to_owned();
             if self.mount_points.ignores(&mount.point) || self.types.ignores(&mount.fs_type) {
                 continue;
             }

@@ -10,10 +10,11 @@ mod table;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use picket_sdk::files::{self, FilesError};
+use picket_sdk::files::FilesError;
 use picket_sdk::{Collect, CounterFamily, Describe, Failure, GaugeFamily, InfoFamily, clock};
 
 use crate::filter::Filter;
+use crate::root::Root;
 use crate::settings;
 use crate::text::{Malformed, unsigned, utf8};
 use links::{Links, Reading};
@@ -125,13 +126,13 @@ impl InfiniBand {
         Ok(())
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let names = match files::list_directory(CLASS) {
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
+        let names = match root.list(CLASS) {
             Ok(entries) => entries.into_iter().map(|e| e.name).collect(),
             Err(FilesError::NotFound(_)) => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        self.layout(names, c);
+        self.layout(names, root, c);
         let now = clock::monotonic();
         let mut malformed = Malformed::new(CLASS);
         self.links.begin();
@@ -139,7 +140,7 @@ impl InfiniBand {
             self.info.with(&[&device.name, &device.board, &device.firmware, &device.hca]).set();
             for port in &device.ports {
                 let labels = [device.name.as_str(), port.number.as_str()];
-                let file = |path: &mut String, name: &str| read(path, &device.name, &port.number, name);
+                let file = |path: &mut String, name: &str| read(root, path, &device.name, &port.number, name);
                 let mut state_of = |name: &str, family: &GaugeFamily<2>, malformed: &mut Malformed<'_>| {
                     let text = file(&mut self.path, name)?;
                     let state = parse_state(&text);
@@ -151,7 +152,7 @@ impl InfiniBand {
                 };
                 let state = state_of("state", &self.state, &mut malformed);
                 let physical = state_of("phys_state", &self.physical_state, &mut malformed);
-                if let Some(text) = read(&mut self.path, &device.name, &port.number, "rate") {
+                if let Some(text) = read(root, &mut self.path, &device.name, &port.number, "rate") {
                     match parse_rate(&text) {
                         Some(rate) => self.rate.with(&labels).set(rate),
                         None => malformed.add(&text),
@@ -162,7 +163,8 @@ impl InfiniBand {
                     let Some(table) = self.tables.get(*table) else { continue };
                     let Some((name, family, times)) = table.rows.get(*row) else { continue };
                     let path = &mut self.path;
-                    let Some(value) = number(path, &labels, table.directory, name, &mut malformed) else {
+                    let Some(value) = number(root, path, &labels, table.directory, name, &mut malformed)
+                    else {
                         continue;
                     };
                     family.with(&labels).set_total(value.saturating_mul(*times) as f64);
@@ -172,7 +174,7 @@ impl InfiniBand {
                 }
                 if port.has_lifespan
                     && let Some(ms) =
-                        number(&mut self.path, &labels, "hw_counters", "lifespan", &mut malformed)
+                        number(root, &mut self.path, &labels, "hw_counters", "lifespan", &mut malformed)
                 {
                     self.lifespan.with(&labels).set((ms / 1000) as f64);
                 }
@@ -187,7 +189,7 @@ impl InfiniBand {
     }
 
     /// Reads which ports and files there are, where that may have changed.
-    fn layout(&mut self, mut names: Vec<String>, c: &mut Collect<'_>) {
+    fn layout(&mut self, mut names: Vec<String>, root: &Root, c: &mut Collect<'_>) {
         names.sort_unstable();
         names.retain(|name| !self.filter.ignores(name));
         let now = clock::monotonic();
@@ -198,7 +200,7 @@ impl InfiniBand {
         self.read_at = Some(now);
         self.devices.clear();
         for name in &names {
-            match self.device(name) {
+            match self.device(root, name) {
                 Ok(device) => self.devices.push(device),
                 Err(error) => c.failed(error),
             }
@@ -206,21 +208,21 @@ impl InfiniBand {
         self.names = names;
     }
 
-    fn device(&self, name: &str) -> Result<Device, Failure> {
+    fn device(&self, root: &Root, name: &str) -> Result<Device, Failure> {
         let fact = |file: &str| {
-            let text = files::read(&format!("{CLASS}/{name}/{file}")).unwrap_or_default();
+            let text = root.read(&format!("{CLASS}/{name}/{file}")).unwrap_or_default();
             utf8(text.trim_ascii()).unwrap_or_default().to_owned()
         };
         let mut ports = Vec::new();
         let mut numbers: Vec<String> =
-            files::list_directory(&format!("{CLASS}/{name}/ports"))?.into_iter().map(|e| e.name).collect();
+            root.list(&format!("{CLASS}/{name}/ports"))?.into_iter().map(|e| e.name).collect();
         numbers.sort_unstable();
         for number in numbers {
             let mut port = Port { number, files: Vec::new(), has_lifespan: false };
             for (at, table) in self.tables.iter().enumerate() {
                 let path = format!("{CLASS}/{name}/ports/{}/{}", port.number, table.directory);
                 // Most drivers lack one of the directories.
-                let Ok(entries) = files::list_directory(&path) else { continue };
+                let Ok(entries) = root.list(&path) else { continue };
                 for entry in entries {
                     port.has_lifespan |= table.directory == "hw_counters" && entry.name == "lifespan";
                     let row = table.rows.iter().position(|(file, ..)| *file == entry.name);
@@ -239,15 +241,16 @@ impl InfiniBand {
     }
 }
 
-fn read(path: &mut String, device: &str, port: &str, file: &str) -> Option<Vec<u8>> {
+fn read(root: &Root, path: &mut String, device: &str, port: &str, file: &str) -> Option<Vec<u8>> {
     path.clear();
     let _ = write!(path, "{CLASS}/{device}/ports/{port}/{file}");
-    let mut text = files::read(path).ok()?;
+    let mut text = root.read(path).ok()?;
     text.truncate(text.trim_ascii_end().len());
     Some(text)
 }
 
 fn number(
+    root: &Root,
     path: &mut String,
     [device, port]: &[&str; 2],
     directory: &str,
@@ -256,7 +259,7 @@ fn number(
 ) -> Option<u64> {
     path.clear();
     let _ = write!(path, "{CLASS}/{device}/ports/{port}/{directory}/{file}");
-    let text = files::read(path).ok()?;
+    let text = root.read(path).ok()?;
     let text = text.trim_ascii();
     let value = unsigned(text);
     // What old kernels write for a counter that the adapter lacks: `N/A (no PMA)`.

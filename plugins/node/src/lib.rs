@@ -12,11 +12,13 @@ mod cpu;
 mod disk;
 mod filesystem;
 mod filter;
+mod hwmon;
 mod infiniband;
 mod loadavg;
 mod meminfo;
 mod network;
 mod pressure;
+mod root;
 mod settings;
 mod stat;
 mod text;
@@ -25,16 +27,19 @@ mod topology;
 mod uname;
 mod vmstat;
 
-use picket_sdk::{Collect, Describe, Failure, Source, files};
+use picket_sdk::{Collect, Describe, Failure, Source};
 
+use root::Root;
 pub use settings::Settings;
 
 /// The plugin.
 pub struct Node {
     settings: Settings,
+    root: Root,
     cpu: cpu::Cpu,
     disk: disk::Disks,
     filesystem: filesystem::FileSystems,
+    hwmon: hwmon::HardwareMonitors,
     infiniband: infiniband::InfiniBand,
     loadavg: loadavg::LoadAverage,
     meminfo: meminfo::Memory,
@@ -52,9 +57,11 @@ impl Source for Node {
     fn describe(d: &mut Describe) -> Self {
         Self {
             settings: Settings::default(),
+            root: Root::default(),
             cpu: cpu::Cpu::new(d),
             disk: disk::Disks::new(d),
             filesystem: filesystem::FileSystems::new(d),
+            hwmon: hwmon::HardwareMonitors::new(d),
             infiniband: infiniband::InfiniBand::new(d),
             loadavg: loadavg::LoadAverage::new(d),
             meminfo: meminfo::Memory::new(d),
@@ -68,8 +75,10 @@ impl Source for Node {
     }
 
     fn configure(&mut self, settings: Settings) -> Result<(), Failure> {
+        self.root = Root::new(&settings.root)?;
         self.disk.configure(&settings.diskstats)?;
         self.filesystem.configure(&settings.filesystem)?;
+        self.hwmon.configure(&settings.hwmon)?;
         self.infiniband.configure(&settings.infiniband)?;
         self.network.configure(&settings.netdev)?;
         self.vmstat.configure(&settings.vmstat)?;
@@ -80,12 +89,12 @@ impl Source for Node {
     }
 
     fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let on = &self.settings;
+        let (on, root) = (&self.settings, &self.root);
         if on.cpu.enabled || on.stat.enabled {
-            match files::read("/proc/stat") {
+            match root.read("/proc/stat") {
                 Ok(text) => {
                     if on.cpu.enabled {
-                        self.cpu.collect(&text, c);
+                        self.cpu.collect(&text, root, c);
                     }
                     if on.stat.enabled {
                         self.stat.collect(&text, c);
@@ -99,16 +108,17 @@ impl Source for Node {
                 c.failed(failure);
             }
         };
-        part(on.diskstats.enabled, &mut |c| self.disk.collect(c));
-        part(on.filesystem.enabled, &mut |c| self.filesystem.collect(c));
-        part(on.infiniband.enabled, &mut |c| self.infiniband.collect(c));
-        part(on.loadavg.enabled, &mut |_| self.loadavg.collect());
-        part(on.meminfo.enabled, &mut |c| self.meminfo.collect(c));
-        part(on.netdev.enabled, &mut |c| self.network.collect(c));
-        part(on.pressure.enabled, &mut |c| self.pressure.collect(c));
-        part(on.time.enabled, &mut |c| self.time.collect(c));
+        part(on.diskstats.enabled, &mut |c| self.disk.collect(root, c));
+        part(on.filesystem.enabled, &mut |c| self.filesystem.collect(root, c));
+        part(on.hwmon.enabled, &mut |c| self.hwmon.collect(root, c));
+        part(on.infiniband.enabled, &mut |c| self.infiniband.collect(root, c));
+        part(on.loadavg.enabled, &mut |_| self.loadavg.collect(root));
+        part(on.meminfo.enabled, &mut |c| self.meminfo.collect(root, c));
+        part(on.netdev.enabled, &mut |c| self.network.collect(root, c));
+        part(on.pressure.enabled, &mut |c| self.pressure.collect(root, c));
+        part(on.time.enabled, &mut |c| self.time.collect(root, c));
         part(on.uname.enabled, &mut |_| self.uname.collect());
-        part(on.vmstat.enabled, &mut |c| self.vmstat.collect(c));
+        part(on.vmstat.enabled, &mut |c| self.vmstat.collect(root, c));
         Ok(())
     }
 }

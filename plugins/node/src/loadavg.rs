@@ -1,7 +1,8 @@
 //! `node_load*` of /proc/loadavg.
 
-use picket_sdk::{Describe, Failure, GaugeFamily, files};
+use picket_sdk::{Describe, Failure, GaugeFamily};
 
+use crate::root::Root;
 use crate::text::{decimal, words};
 
 pub struct LoadAverage([GaugeFamily; 3]);
@@ -15,8 +16,8 @@ impl LoadAverage {
         ])
     }
 
-    pub fn collect(&mut self) -> Result<(), Failure> {
-        let text = files::read("/proc/loadavg")?;
+    pub fn collect(&mut self, root: &Root) -> Result<(), Failure> {
+        let text = root.read("/proc/loadavg")?;
         let mut fields = words(&text);
         for gauge in &self.0 {
             let value = fields.next().and_then(decimal);

@@ -1,7 +1,8 @@
 //! `node_memory_*` of /proc/meminfo.
 
-use picket_sdk::{Collect, Describe, Failure, GaugeFamily, files};
+use picket_sdk::{Collect, Describe, Failure, GaugeFamily};
 
+use crate::root::Root;
 use crate::text::{Malformed, lines, unsigned, words};
 
 /// The fields that node_exporter knows, with its names for them, ordered by field. Others are left out, as there.
@@ -70,8 +71,8 @@ impl Memory {
         Self(FIELDS.iter().map(family).collect())
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let text = files::read("/proc/meminfo")?;
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
+        let text = root.read("/proc/meminfo")?;
         let mut malformed = Malformed::new("/proc/meminfo");
         for line in lines(&text) {
             let mut fields = words(line);

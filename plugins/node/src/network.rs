@@ -3,11 +3,12 @@
 
 use std::fmt::Write;
 
-use picket_sdk::{Collect, CounterFamily, Describe, Failure, files};
+use picket_sdk::{Collect, CounterFamily, Describe, Failure};
 
 use crate::filter::Filter;
+use crate::root::Root;
 use crate::settings;
-use crate::text::{Malformed, lines, number_in, unsigned, utf8, words};
+use crate::text::{Malformed, lines, unsigned, utf8, words};
 
 /// In the order of the file.
 const COLUMNS: [&str; 16] = [
@@ -55,8 +56,8 @@ impl Network {
         Ok(())
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let text = files::read("/proc/net/dev")?;
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
+        let text = root.read("/proc/net/dev")?;
         let mut malformed = Malformed::new("/proc/net/dev");
         // Two lines of headings.
         for line in lines(&text).skip(2) {
@@ -80,7 +81,7 @@ impl Network {
             }
             self.path.clear();
             let _ = write!(self.path, "/sys/class/net/{name}/statistics/rx_nohandler");
-            if let Some(value) = number_in(&self.path) {
+            if let Some(value) = root.number(&self.path) {
                 self.no_handler.with(&[name]).set_total(value as f64);
             }
         }

@@ -1,8 +1,9 @@
 //! `node_pressure_*_total`: pressure stall information of the whole machine.
 
-use picket_sdk::files::{self, FilesError};
+use picket_sdk::files::FilesError;
 use picket_sdk::{Collect, CounterFamily, Describe, Failure};
 
+use crate::root::Root;
 use crate::text::{lines, unsigned, words};
 
 pub struct Pressure([Resource; 4]);
@@ -49,9 +50,9 @@ impl Pressure {
         ])
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
         for resource in &self.0 {
-            match files::read(resource.file) {
+            match root.read(resource.file) {
                 Ok(text) => resource.set(&text, c),
                 // Kernels before 4.20, those without CONFIG_PSI; `irq` since 6.1.
                 Err(FilesError::NotFound(_)) => {}

@@ -1,4 +1,4 @@
-//! The operator's settings: a table a collector, each with `enabled`. The patterns are regular expressions with
+//! The operator's settings: where the host's root is, and a table a collector, each with `enabled`. The patterns are regular expressions with
 //! node_exporter's defaults; an empty one is none.
 
 use serde::Deserialize;
@@ -8,9 +8,11 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Settings {
+    pub root: String,
     pub cpu: Cpu,
     pub diskstats: DiskStats,
     pub filesystem: FileSystem,
+    pub hwmon: HwMon,
     pub infiniband: InfiniBand,
     pub loadavg: Plain,
     pub meminfo: Plain,
@@ -75,6 +77,19 @@ table!(
             sysfs|tracefs)$",
         /// The only types to take.
         fs_types_include: String = "",
+    }
+);
+table!(
+    /// `node_hwmon_*`
+    HwMon {
+        /// Chips to leave out.
+        chip_exclude: String = "",
+        /// The only chips to take.
+        chip_include: String = "",
+        /// Sensors to leave out, as `CHIP;SENSOR`.
+        sensor_exclude: String = "",
+        /// The only sensors to take.
+        sensor_include: String = "",
     }
 );
 table!(

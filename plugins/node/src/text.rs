@@ -1,6 +1,6 @@
 //! The kernel's text files, read as bytes and without copying.
 
-use picket_sdk::{Collect, Failure, files};
+use picket_sdk::{Collect, Failure};
 
 /// The lines, without their ends; an empty last one is none.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -31,13 +31,6 @@ pub fn decimal(word: &[u8]) -> Option<f64> {
 /// As text, where it is.
 pub fn utf8(word: &[u8]) -> Option<&str> {
     std::str::from_utf8(word).ok()
-}
-
-/// A file that holds one number. None: it is not there, or it can't be read as such (sysfs files of a device that has
-/// no such value fail in many ways).
-pub fn number_in(path: &str) -> Option<u64> {
-    let text = files::read(path).ok()?;
-    unsigned(text.trim_ascii())
 }
 
 /// What could not be understood in a file: counted, and said once.

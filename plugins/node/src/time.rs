@@ -1,8 +1,9 @@
 //! `node_time_*`: the clock, its zone, the kernel's clock sources.
 
-use picket_sdk::files::{self, FilesError};
+use picket_sdk::files::FilesError;
 use picket_sdk::{Collect, Describe, Failure, GaugeFamily, clock, system};
 
+use crate::root::Root;
 use crate::text::{unsigned, utf8, words};
 
 const SOURCES: &str = "/sys/devices/system/clocksource";
@@ -45,17 +46,17 @@ impl Time {
         }
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
         self.now.set(clock::now().as_nanos() as f64 / 1e9);
         let zone = system::local_time_zone();
         self.zone.with(&[&zone.name]).set(f64::from(zone.offset_seconds));
         let devices = match &mut self.devices {
             Some(devices) => devices,
-            none => none.insert(devices()?),
+            none => none.insert(devices(root)?),
         };
         for device in devices {
             let read = |path: &str, family: &GaugeFamily<2>| -> Result<(), Failure> {
-                let text = files::read(path)?;
+                let text = root.read(path)?;
                 for name in words(text.trim_ascii()).filter_map(utf8) {
                     family.with(&[&device.index, name]).set(1.0);
                 }
@@ -71,8 +72,8 @@ impl Time {
     }
 }
 
-fn devices() -> Result<Vec<Device>, Failure> {
-    let entries = match files::list_directory(SOURCES) {
+fn devices(root: &Root) -> Result<Vec<Device>, Failure> {
+    let entries = match root.list(SOURCES) {
         Ok(entries) => entries,
         Err(FilesError::NotFound(_)) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use picket_sdk::files::{self, FilesError};
+use picket_sdk::files::FilesError;
 use picket_sdk::{Collect, CounterFamily, Describe, Failure, GaugeFamily};
 
-use crate::text::{number_in, unsigned};
+use crate::root::Root;
+use crate::text::unsigned;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 
@@ -59,10 +60,10 @@ impl Topology {
         }
     }
 
-    pub fn collect(&mut self, cpus: impl Iterator<Item = u64> + Clone, c: &mut Collect<'_>) {
+    pub fn collect(&mut self, cpus: impl Iterator<Item = u64> + Clone, root: &Root, c: &mut Collect<'_>) {
         if self.layout.is_none() || !self.known.iter().copied().eq(cpus.clone()) {
             self.known = cpus.collect();
-            self.layout = match read_layout() {
+            self.layout = match read_layout(root) {
                 Ok(layout) => Some(layout),
                 Err(failure) => {
                     c.failed(failure);
@@ -72,12 +73,12 @@ impl Topology {
         }
         let Some(layout) = &self.layout else { return };
         for t in &layout.cores {
-            if let Some(count) = number_in(&t.file) {
+            if let Some(count) = root.number(&t.file) {
                 self.core_throttles.with(&[&t.package, &t.core]).set_total(count as f64);
             }
         }
         for t in &layout.packages {
-            if let Some(count) = number_in(&t.file) {
+            if let Some(count) = root.number(&t.file) {
                 self.package_throttles.with(&[&t.package]).set_total(count as f64);
             }
         }
@@ -90,8 +91,8 @@ impl Topology {
     }
 }
 
-fn read_layout() -> Result<Layout, Failure> {
-    let mut cpus: Vec<u64> = match files::list_directory(CPUS) {
+fn read_layout(root: &Root) -> Result<Layout, Failure> {
+    let mut cpus: Vec<u64> = match root.list(CPUS) {
         Ok(entries) => {
             entries.iter().filter_map(|e| unsigned(e.name.strip_prefix("cpu")?.as_bytes())).collect()
         }
@@ -103,12 +104,16 @@ fn read_layout() -> Result<Layout, Failure> {
     let mut cores = BTreeMap::new();
     let mut packages = BTreeMap::new();
     for cpu in &cpus {
-        let number = |file: &str| number_in(&format!("{CPUS}/cpu{cpu}/{file}"));
+        let number = |file: &str| root.number(&format!("{CPUS}/cpu{cpu}/{file}"));
         let Some(package) = number("topology/physical_package_id") else { continue };
         let Some(core) = number("topology/core_id") else { continue };
         let throttled = |file: &str| {
             let file = format!("{CPUS}/cpu{cpu}/thermal_throttle/{file}");
-            number_in(&file).map(|_| Throttled { package: package.to_string(), core: core.to_string(), file })
+            root.number(&file).map(|_| Throttled {
+                package: package.to_string(),
+                core: core.to_string(),
+                file,
+            })
         };
         if !cores.contains_key(&(package, core))
             && let Some(found) = throttled("core_throttle_count")
@@ -123,13 +128,13 @@ fn read_layout() -> Result<Layout, Failure> {
     }
     layout.cores = cores.into_values().collect();
     layout.packages = packages.into_values().collect();
-    let online = |cpu: &u64| files::read(&format!("{CPUS}/cpu{cpu}/online"));
+    let online = |cpu: &u64| root.read(&format!("{CPUS}/cpu{cpu}/online"));
     // Where the first CPU can't be taken offline the others' state is not shown either, as in node_exporter.
     if cpus.first().is_some_and(|cpu| online(cpu).is_ok()) {
         let state = |cpu: &u64| online(cpu).is_ok_and(|text| text.trim_ascii() == b"1");
         layout.online = cpus.iter().map(|cpu| (cpu.to_string(), state(cpu))).collect();
     }
-    if let Ok(text) = files::read(&format!("{CPUS}/isolated")) {
+    if let Ok(text) = root.read(&format!("{CPUS}/isolated")) {
         layout.isolated = cpu_list(&text, cpus.last().copied().unwrap_or(0));
     }
     Ok(layout)

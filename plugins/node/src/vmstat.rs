@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use picket_sdk::{Collect, DynamicFamily, Failure, FamilyDefinition, MetricType, Part, files};
+use picket_sdk::{Collect, DynamicFamily, Failure, FamilyDefinition, MetricType, Part};
 
 use crate::filter::Filter;
+use crate::root::Root;
 use crate::settings;
 use crate::text::{Malformed, decimal, lines, utf8, words};
 
@@ -26,8 +27,8 @@ impl VmStat {
         Ok(())
     }
 
-    pub fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
-        let text = files::read("/proc/vmstat")?;
+    pub fn collect(&mut self, root: &Root, c: &mut Collect<'_>) -> Result<(), Failure> {
+        let text = root.read("/proc/vmstat")?;
         let mut malformed = Malformed::new("/proc/vmstat");
         for line in lines(&text) {
             let mut fields = words(line);

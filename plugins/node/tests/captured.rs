@@ -10,8 +10,12 @@ use picket_sdk::system::Uname;
 use picket_sdk::testing::Host;
 
 fn host() -> Host<Node> {
-    let root = format!("{}/tests/fixtures/server", env!("CARGO_MANIFEST_DIR"));
-    let mut host = Host::<Node>::new().files_root(root);
+    host_at(format!("{}/tests/fixtures/server", env!("CARGO_MANIFEST_DIR")), "")
+}
+
+/// The captured machine, its root at `root` below the folder.
+fn host_at(folder: String, root: &str) -> Host<Node> {
+    let mut host = Host::<Node>::new().files_root(folder);
     let full = FileSystem {
         size_bytes: 1 << 40,
         free_bytes: 1 << 30,
@@ -20,15 +24,18 @@ fn host() -> Host<Node> {
         files_free: 10,
         read_only: false,
     };
+    let at = |mount: &str| {
+        if mount == "/" && !root.is_empty() { root.to_owned() } else { format!("{root}{mount}") }
+    };
     for mount in ["/", "/run", "/boot/efi", "/var/lib/kubelet"] {
-        host.file_system(mount, Ok(full));
+        host.file_system(&at(mount), Ok(full));
     }
     host.file_system(
-        "/picket-none/scratch",
+        &at("/picket-none/scratch"),
         Err(FilesError::TimedOut("/picket-none/scratch: no answer".into())),
     );
     let broken = "/picket-none/with blank: Input/output error (os error 5)";
-    host.file_system("/picket-none/with blank", Err(FilesError::Io(broken.into())));
+    host.file_system(&at("/picket-none/with blank"), Err(FilesError::Io(broken.into())));
     host.uname(Uname {
         sysname: "Linux".into(),
         nodename: "gpu-01".into(),
@@ -57,6 +64,76 @@ fn the_page_of_a_captured_machine() {
         assert_eq!(ours, want);
     }
     assert_eq!(host.text().len(), want.len());
+}
+
+/// A container sees its host's root below a folder; the host's own paths are what is told.
+#[test]
+fn the_page_is_the_same_where_the_root_is_a_folder() {
+    let folder = format!("{}/tests/fixtures", env!("CARGO_MANIFEST_DIR"));
+    let mut host = host_at(folder, "/server");
+    host.configure(&json!({ "root": "/server/" })).unwrap();
+    host.collect().unwrap();
+    assert_eq!(host.failures(), []);
+    let want = include_str!("fixtures/server.prom");
+    for (ours, want) in host.text().lines().zip(want.lines()) {
+        assert_eq!(ours, want);
+    }
+    assert_eq!(host.text().len(), want.len());
+    assert_eq!(host.configure(&json!({ "root": "server" })).unwrap_err().reason, "settings");
+}
+
+#[test]
+fn sensors_come_and_go() {
+    let mut host = host();
+    let hot = |host: &Host<Node>| {
+        host.value("node_hwmon_temp_celsius", &[("chip", "platform_coretemp_0"), ("sensor", "temp2")])
+    };
+    let label = |host: &Host<Node>| {
+        let labels = [("chip", "platform_coretemp_0"), ("sensor", "temp2"), ("label", "Core 0")];
+        host.value("node_hwmon_sensor_label", &labels)
+    };
+    host.collect().unwrap();
+    assert_eq!((hot(&host), label(&host)), (Some(43.0), Some(1.0)));
+    let file = "/sys/class/hwmon/hwmon0/temp2_input";
+    host.file(file, "51500\n");
+    host.collect().unwrap();
+    assert_eq!(hot(&host), Some(51.5));
+    // What does not answer is absent, whatever it said before, and no failure: many a sensor never does.
+    for broken in [FilesError::Io("ENODATA".into()), FilesError::NotFound(file.into())] {
+        host.broken_file(file, broken);
+        host.collect().unwrap();
+        assert_eq!((hot(&host), label(&host)), (None, Some(1.0)));
+    }
+    host.file(file, "N/A\n");
+    host.collect().unwrap();
+    assert_eq!((hot(&host), host.failures()), (None, Vec::new()));
+    host.file(file, "40000\n");
+    host.collect().unwrap();
+    assert_eq!(hot(&host), Some(40.0));
+    // A label is read anew after a minute.
+    host.file("/sys/class/hwmon/hwmon0/temp2_label", "Core 7\n");
+    host.advance(Duration::from_secs(59)).collect().unwrap();
+    assert_eq!(label(&host), Some(1.0));
+    host.advance(Duration::from_secs(1)).collect().unwrap();
+    assert_eq!(label(&host), None);
+    host.configure(
+        &json!({ "hwmon": { "sensor_exclude": "^platform_coretemp_0;temp2$", "chip_exclude": "nvme" } }),
+    )
+    .unwrap();
+    host.collect().unwrap();
+    let samples = host.samples();
+    let chips: Vec<&str> = samples
+        .iter()
+        .filter(|s| s.name == "node_hwmon_temp_celsius")
+        .filter_map(|s| s.label("chip"))
+        .collect();
+    assert_eq!((hot(&host), chips.contains(&"nvme_nvme0")), (None, false));
+    assert!(chips.contains(&"platform_coretemp_0"));
+    // No such class on a machine without sensors.
+    host.broken_file("/sys/class/hwmon", FilesError::NotFound("/sys/class/hwmon".into()));
+    host.collect().unwrap();
+    assert_eq!(host.failures(), []);
+    assert!(!host.text().contains("node_hwmon_temp_celsius{"));
 }
 
 #[test]

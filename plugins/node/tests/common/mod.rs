@@ -12,10 +12,11 @@ use std::time::Duration;
 const MOUNT_POINTS: &str =
     "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
 
-const COLLECTORS: [&str; 12] = [
+const COLLECTORS: [&str; 13] = [
     "cpu",
     "diskstats",
     "filesystem",
+    "hwmon",
     "infiniband",
     "loadavg",
     "meminfo",
