@@ -19,6 +19,8 @@ pub struct Conditions {
     file: PathBuf,
     /// Plugin and kind.
     open: BTreeSet<(String, String)>,
+    /// The file could not be written, and that was said.
+    unwritten: bool,
 }
 
 impl Conditions {
@@ -26,7 +28,7 @@ impl Conditions {
     pub fn load(state_dir: &Path) -> Self {
         let file = state_dir.join("conditions.json");
         let open = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self { file, open: open.unwrap_or_default() }
+        Self { file, open: open.unwrap_or_default(), unwritten: false }
     }
 
     /// The events that lie between what was last said and what is so now.
@@ -34,7 +36,7 @@ impl Conditions {
         let mut events = Vec::new();
         for plugin in plugins {
             let said = self.open.iter().find(|(id, _)| *id == plugin.id).cloned();
-            match (trouble(plugin.state), said) {
+            match (trouble(plugin), said) {
                 (Some((kind, _)), Some((_, before))) if kind == before => {}
                 // Not known yet: an open condition stays open.
                 (None, _) if plugin.state == State::Starting => {}
@@ -66,24 +68,36 @@ impl Conditions {
         events
     }
 
-    fn keep(&self) {
+    /// Says once that the file can't be written, and once that it can again.
+    fn keep(&mut self) {
         let new = self.file.with_extension("new");
         let kept = serde_json::to_vec(&self.open)
             .map_err(std::io::Error::from)
             .and_then(|bytes| std::fs::write(&new, bytes))
             .and_then(|()| std::fs::rename(&new, &self.file));
-        if let Err(error) = kept {
-            tracing::warn!(
-                "{} cannot be written: {error}; a plugin's open trouble is not cleared after a restart",
-                self.file.display()
-            );
+        match kept {
+            Err(error) if !self.unwritten => {
+                self.unwritten = true;
+                tracing::warn!(
+                    "{} cannot be written: {error}; a plugin's open trouble is not cleared after a restart",
+                    self.file.display()
+                );
+            }
+            Err(_) => {}
+            Ok(()) if self.unwritten => {
+                self.unwritten = false;
+                tracing::info!("{} can be written again", self.file.display());
+            }
+            Ok(()) => {}
         }
     }
 }
 
-fn trouble(state: State) -> Option<(&'static str, v1::Severity)> {
-    match state {
-        State::Starting | State::Running => None,
+fn trouble(plugin: &PluginStatus) -> Option<(&'static str, v1::Severity)> {
+    match plugin.state {
+        // A former version runs on.
+        State::Running if plugin.refused.is_some() => Some((REFUSED, v1::Severity::Warning)),
+        State::Starting | State::Running | State::Removed => None,
         State::BackingOff => Some((FAILED, v1::Severity::Warning)),
         State::Quarantined => Some((QUARANTINED, v1::Severity::Critical)),
         State::Refused => Some((REFUSED, v1::Severity::Critical)),
@@ -92,6 +106,9 @@ fn trouble(state: State) -> Option<(&'static str, v1::Severity)> {
 
 fn event(plugin: &PluginStatus, kind: &str, severity: v1::Severity, clear: bool) -> v1::Event {
     let message = match (clear, plugin.reason.as_str()) {
+        (false, reason) if plugin.refused.is_some() && plugin.state == State::Running => {
+            format!("a new version of the plugin {} is refused: {reason}", plugin.id)
+        }
         (true, _) => format!("the plugin {} is in no trouble any more", plugin.id),
         (false, "") => format!("the plugin {} is {}", plugin.id, plugin.state.word()),
         (false, reason) => format!("the plugin {} is {}: {reason}", plugin.id, plugin.state.word()),
@@ -160,6 +177,55 @@ mod tests {
         let events = after.turn(&[plugin("a", State::Running)]);
         assert_eq!(kinds(&events), [(RECOVERED.to_owned(), true), (RECOVERED.to_owned(), true)]);
         assert!(Conditions::load(dir.path()).open.is_empty());
+    }
+
+    #[derive(Clone, Default)]
+    struct Said(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged meanwhile.
+    fn logged(act: impl FnOnce()) -> String {
+        let said = Said::default();
+        let writer = said.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = said.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_warned_of_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("gone");
+        let mut conditions = Conditions::load(&state);
+        let said = logged(|| {
+            for state in [State::Quarantined, State::Running, State::Refused, State::Running] {
+                assert_eq!(conditions.turn(&[plugin("a", state)]).len(), 1);
+            }
+        });
+        assert_eq!(said.matches("conditions.json cannot be written").count(), 1, "{said}");
+        std::fs::create_dir(&state).unwrap();
+        let said = logged(|| {
+            conditions.turn(&[plugin("a", State::Quarantined)]);
+            conditions.turn(&[plugin("a", State::Running)]);
+        });
+        assert_eq!(said.matches("can be written again").count(), 1, "{said}");
+        std::fs::remove_dir_all(&state).unwrap();
+        let said = logged(|| {
+            conditions.turn(&[plugin("a", State::Quarantined)]);
+        });
+        assert_eq!(said.matches("cannot be written").count(), 1, "again, after it was well: {said}");
     }
 
     #[test]

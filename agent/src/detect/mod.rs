@@ -73,17 +73,51 @@ pub fn target(config_file: &Path) -> PathBuf {
     folder.join("conf.d").join("50-detected.toml")
 }
 
-/// Writes the file in one step.
+/// Writes the file in one step. What was there and is other, perhaps by a person's hand, is kept beside it, under the name that is
+/// given back; the agent does not read it there.
 ///
 /// # Errors
-/// The folder or the file cannot be written.
-pub fn write(target: &Path, text: &str) -> std::io::Result<()> {
+/// The folder or a file cannot be written; then the file is as it was.
+pub fn write(target: &Path, text: &str) -> std::io::Result<Option<PathBuf>> {
     if let Some(folder) = target.parent() {
         std::fs::create_dir_all(folder)?;
     }
+    let copy = match std::fs::read(target) {
+        Ok(before) if before != text.as_bytes() => Some(keep(target, &before)?),
+        Ok(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
     let new = target.with_extension("new");
     std::fs::write(&new, text)?;
-    std::fs::rename(&new, target)
+    std::fs::rename(&new, target)?;
+    Ok(copy)
+}
+
+/// Most copies that are kept of one file.
+const MAX_COPIES: u32 = 99;
+
+/// Copies what a file held to `NAME.1`, or the next number that is free; what is kept already is not kept again.
+fn keep(target: &Path, bytes: &[u8]) -> std::io::Result<PathBuf> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    for number in 1..=MAX_COPIES {
+        let copy = target.with_file_name(format!("{name}.{number}"));
+        match std::fs::File::create_new(&copy) {
+            Ok(mut file) => {
+                std::io::Write::write_all(&mut file, bytes)?;
+                file.sync_all()?;
+                return Ok(copy);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                if std::fs::read(&copy).is_ok_and(|kept| kept == bytes) {
+                    return Ok(copy);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let why = format!("{MAX_COPIES} copies of {} are there already: remove some", target.display());
+    Err(std::io::Error::other(why))
 }
 
 impl Reach {

@@ -163,3 +163,32 @@ async fn the_text_is_a_configuration() {
     let ids: Vec<&str> = detected.plugins.keys().map(|id| id.as_str()).collect();
     assert_eq!(ids, ["gpu", "node"]);
 }
+
+/// What a person changed is not lost, however often it is written.
+#[test]
+fn what_a_person_changed_is_kept_beside_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = target(&folder.path().join("agent.toml"));
+    let beside = |n: u32| file.with_file_name(format!("50-detected.toml.{n}"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    assert_eq!(write(&file, "detected = 1\n").unwrap(), None);
+    assert_eq!(write(&file, "detected = 1\n").unwrap(), None, "nothing changed, nothing is kept");
+    std::fs::write(&file, "changed = 1\n").unwrap();
+    assert_eq!(write(&file, "detected = 1\n").unwrap(), Some(beside(1)));
+    assert_eq!((read(&file).as_str(), read(&beside(1)).as_str()), ("detected = 1\n", "changed = 1\n"));
+    std::fs::write(&file, "changed = 2\n").unwrap();
+    assert_eq!(write(&file, "detected = 1\n").unwrap(), Some(beside(2)));
+    assert_eq!((read(&beside(1)).as_str(), read(&beside(2)).as_str()), ("changed = 1\n", "changed = 2\n"));
+    // Kept already.
+    std::fs::write(&file, "changed = 1\n").unwrap();
+    assert_eq!(write(&file, "detected = 1\n").unwrap(), Some(beside(1)));
+    assert!(!beside(3).exists());
+    // A copy that can't be made: the file stays as it is.
+    std::fs::write(&file, "changed = 3\n").unwrap();
+    std::fs::create_dir(beside(3)).unwrap();
+    for n in 4..=MAX_COPIES {
+        std::fs::write(beside(n), "").unwrap();
+    }
+    assert!(write(&file, "detected = 1\n").unwrap_err().to_string().contains("remove some"));
+    assert_eq!(read(&file), "changed = 3\n");
+}
