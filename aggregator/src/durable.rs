@@ -55,8 +55,7 @@ impl Folder {
         std::fs::create_dir_all(dir).map_err(io("make the folder", dir))?;
         let path = dir.join("lock");
         let mut options = File::options();
-        let file =
-            options.create(true).truncate(false).write(true).open(&path).map_err(io("open", &path))?;
+        let file = options.create(true).truncate(false).write(true).open(&path).map_err(io("open", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { lock: Mutex::new(Some(file)), threads: Mutex::default() }),
             Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked { path }),

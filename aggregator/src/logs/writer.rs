@@ -187,7 +187,8 @@ impl Writer {
         let options = &self.shared.options;
         let max_age_ms = millis(options.segment_age).min(millis(options.max_age) / 4);
         let due = self.active.as_ref().is_some_and(|active| {
-            active.segment.bytes >= options.segment_bytes || now_ms.saturating_sub(active.began_ms) > max_age_ms
+            active.segment.bytes >= options.segment_bytes
+                || now_ms.saturating_sub(active.began_ms) > max_age_ms
         });
         if due {
             self.seal();
