@@ -3,6 +3,7 @@
 //! The rules are data (`rooms`, and the lists here); the checks only compare. A broken rule is an error that says
 //! what to do; a file that grew too long is a warning.
 
+mod deny;
 mod dependencies;
 mod files;
 mod rooms;
@@ -44,7 +45,7 @@ pub fn run(root: &Path) -> Result<bool> {
     files.check_lock_files(&mut findings);
     files.check_changelog(&mut findings);
     files.check_contracts(root, &mut findings)?;
-    let denied = cargo_deny(root)?;
+    let denied = deny::check(root)?;
     for warning in &findings.warnings {
         eprintln!("tidy: warning: {warning}");
     }
@@ -52,17 +53,6 @@ pub fn run(root: &Path) -> Result<bool> {
         eprintln!("tidy: error: {error}");
     }
     Ok(findings.errors.is_empty() && denied)
-}
-
-/// Licences, advisories, bans: `cargo deny`, where it is installed.
-fn cargo_deny(root: &Path) -> Result<bool> {
-    let there =
-        command::output(command::cargo(root, &["deny", "--version"]).stderr(std::process::Stdio::null()));
-    if there.is_err() {
-        eprintln!("tidy: cargo-deny is not installed: licences and advisories are not checked");
-        return Ok(true);
-    }
-    command::run_ok(&mut command::cargo(root, &["deny", "--all-features", "check", "--hide-inclusion-graph"]))
 }
 
 /// The files that git tracks or would track, relative to the root.
