@@ -6,7 +6,7 @@ use std::path::Path;
 use picket_agent_services::grants::{Admission, Refusal, admit};
 
 use crate::compiler::sha256;
-use crate::component::{Component, inspect};
+use crate::component::{Component, Role, inspect};
 use crate::error::codes;
 use crate::manifest::Manifest;
 use crate::settings::problems;
@@ -39,6 +39,18 @@ impl Checked {
 /// # Errors
 /// [`PluginError`] of the phases up to [`Phase::Admit`], and PKT-0068 for settings.
 pub fn check(spec: &PluginSpec) -> Result<Checked, PluginError> {
+    check_as(spec, Role::Source)
+}
+
+/// The same of an action.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_action(spec: &PluginSpec) -> Result<Checked, PluginError> {
+    check_as(spec, Role::Action)
+}
+
+fn check_as(spec: &PluginSpec, role: Role) -> Result<Checked, PluginError> {
     let id = &spec.id;
     let shown = spec.file.display();
     let error = |phase, code, message: String| PluginError::new(id, phase, code, message);
@@ -53,6 +65,17 @@ pub fn check(spec: &PluginSpec) -> Result<Checked, PluginError> {
         let phase = if unfit.code == &codes::MANIFEST { Phase::Manifest } else { Phase::Read };
         error(phase, unfit.code, format!("{shown}: {}", unfit.message)).of("", &digest)
     })?;
+    if component.role != role {
+        let message = match role {
+            Role::Source => format!(
+                "{shown} is an action, configured as a source: write role = \"action\" in its section"
+            ),
+            Role::Action => {
+                format!("{shown} is a source, configured as an action: leave out role = \"action\"")
+            }
+        };
+        return Err(error(Phase::Admit, &codes::OTHER_WORLD, message).of("", &digest));
+    }
     let manifest = component.manifest.as_ref();
     let version = manifest.map(|m| m.version.clone()).unwrap_or_default();
     let needs = manifest.map(|m| m.needs.as_slice());

@@ -1,12 +1,14 @@
-//! Compiled plugins: made by a child process, kept in a folder, mapped by the daemon.
+//! Compiled plugins: made by a child process, kept in a folder, handed on open.
 //!
-//! A compiled file is native code that the daemon runs as its own. So the folder is the agent's alone (mode 0700, checked
+//! A compiled file is native code that runs beside the agent. So the folder is the agent's alone (mode 0700, checked
 //! each time), a file's name says what it was made of (the component's SHA-256, the engine's version and configuration,
 //! the processor), and nothing is ever taken from elsewhere. The child is given the very bytes that were checked, no
 //! environment, and bounds on memory and time; what it says on stderr is bounded too.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,11 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ring::digest::{SHA256, digest};
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
-use wasmtime::Engine;
-use wasmtime::component::Component;
 
 use crate::error::codes::{self, Code};
 
@@ -51,6 +52,8 @@ pub(crate) struct Compiler {
     program: PathBuf,
     memory: u64,
     time: Duration,
+    /// More arguments: how the child walls itself in.
+    walls: Vec<OsString>,
     /// What a compiled file depends on beside the component.
     key: u64,
     /// One child at a time: the memory bound is for all of them.
@@ -68,41 +71,37 @@ impl Compiler {
             program,
             memory,
             time,
+            walls: Vec::new(),
             key: hasher.finish(),
             turn: Semaphore::new(1),
             next: AtomicU64::new(0),
         }
     }
 
-    /// The compiled component, from the cache or newly made. `sha256` is that of `bytes`, in hex.
+    pub(crate) fn walls(&mut self, walls: Vec<OsString>) {
+        self.walls = walls;
+    }
+
+    /// The compiled component, from the cache or newly made, open for reading. `sha256` is that of `bytes`, in hex.
+    /// `anew`: what the cache has does not fit.
     pub(crate) async fn component(
         &self,
-        engine: &Engine,
         bytes: &[u8],
         sha256: &str,
-    ) -> Result<Component, NotCompiled> {
+        anew: bool,
+    ) -> Result<File, NotCompiled> {
         self.check_folder()?;
         let file = self.folder.join(format!("{sha256}-{:016x}.cwasm", self.key));
         let _turn = self.turn.acquire().await.map_err(|e| NotCompiled::new(&codes::HOST, e.to_string()))?;
-        if is_ours(&file) {
-            match map(engine, &file) {
-                Ok(component) => {
-                    // The time of use, for `prune`. Failing that, the file only goes earlier.
-                    let _ = std::fs::File::options()
-                        .append(true)
-                        .open(&file)
-                        .and_then(|f| f.set_modified(SystemTime::now()));
-                    return Ok(component);
-                }
-                Err(e) => {
-                    tracing::warn!(file = %file.display(), error = %e, "a compiled plugin does not fit and is compiled again");
-                }
-            }
+        if !anew && let Some(open) = open_ours(&file) {
+            // The time of use, for `prune`. Failing that, the file only goes earlier.
+            let _ = File::options().append(true).open(&file).and_then(|f| f.set_modified(SystemTime::now()));
+            return Ok(open);
         }
         self.compile(bytes, &file).await?;
         self.prune();
-        map(engine, &file).map_err(|e| {
-            NotCompiled::new(&codes::CACHE, format!("{}, just compiled, does not fit: {e}", file.display()))
+        open_ours(&file).ok_or_else(|| {
+            NotCompiled::new(&codes::CACHE, format!("{}, just compiled, is not ours", file.display()))
         })
     }
 
@@ -133,27 +132,28 @@ impl Compiler {
 
     async fn compile(&self, bytes: &[u8], file: &Path) -> Result<(), NotCompiled> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = |end: &str| self.folder.join(format!(".{}-{number}.{end}", std::process::id()));
-        let (input, output) = (Temporary(name("wasm")), Temporary(name("new")));
+        let output = Temporary(self.folder.join(format!(".{}-{number}.new", std::process::id())));
         let cache =
             |what: &str, e| NotCompiled::io(&codes::CACHE, format!("{what} in {}", self.folder.display()), e);
-        write_new(&input.0, bytes).map_err(|e| cache("the component cannot be written", e))?;
-        self.run(&input.0, &output.0).await?;
+        let input = in_memory(bytes).map_err(|e| {
+            NotCompiled::io(&codes::HOST, "the component cannot be handed to the compiler", e)
+        })?;
+        let written = new_file(&output.0).map_err(|e| cache("no compiled file can be made", e))?;
+        self.run(input, written).await?;
         std::fs::rename(&output.0, file).map_err(|e| cache("the compiled file cannot be put in place", e))
     }
 
-    async fn run(&self, input: &Path, output: &Path) -> Result<(), NotCompiled> {
+    /// The child reads its standard input and writes its standard output, and has nothing else.
+    async fn run(&self, input: File, output: File) -> Result<(), NotCompiled> {
         let program = self.program.display();
         let mut child = Command::new(&self.program)
             .arg(format!("--memory={}", self.memory))
             .arg(format!("--cpu-seconds={}", self.time.as_secs().max(1)))
-            .arg("--")
-            .arg(input)
-            .arg(output)
+            .args(&self.walls)
             .env_clear()
             .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(Stdio::from(input))
+            .stdout(Stdio::from(output))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -227,26 +227,26 @@ impl Drop for Temporary {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+fn new_file(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// A regular file of our own that nobody else may write.
-fn is_ours(file: &Path) -> bool {
-    std::fs::symlink_metadata(file)
-        .is_ok_and(|m| m.is_file() && m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o022 == 0)
+/// A file of these bytes that no folder has.
+fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("component", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
 }
 
-#[allow(unsafe_code)]
-fn map(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes become native code of this process, so they must be what our compiler wrote. They are: the file
-    // lies in a folder that only this user may enter or write (`check_folder`), belongs to this user and may be written by
-    // nobody else (`is_ours`, or just renamed there by us), and only `compile` puts files there, by rename, never in place.
-    // The engine's own check refuses files of another version or configuration.
-    unsafe { Component::deserialize_file(engine, file) }
+/// The file, if it is a regular one of our own that nobody else may write. What is looked at is what is opened.
+fn open_ours(file: &Path) -> Option<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).ok()?;
+    let open = File::options().read(true).custom_flags(flags).open(file).ok()?;
+    let meta = open.metadata().ok()?;
+    let ours =
+        meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0;
+    ours.then_some(open)
 }
 
 /// What the processor can do: a compiled file uses it.

@@ -21,6 +21,23 @@ pub(crate) struct Component {
     pub capabilities: BTreeSet<Capability>,
     /// It exports `control`.
     pub controllable: bool,
+    pub role: Role,
+}
+
+/// What a component is for, by what it exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Source,
+    Action,
+}
+
+impl Role {
+    const fn exported(self) -> &'static str {
+        match self {
+            Self::Source => "picket:source/source",
+            Self::Action => "picket:action/action",
+        }
+    }
 }
 
 /// Why a file is no plugin for this agent.
@@ -32,6 +49,7 @@ pub(crate) struct Unfit {
 
 pub(crate) const SOURCE_WORLD: &str = "picket:source/source-plugin@0.1.0";
 pub(crate) const CONTROLLABLE_WORLD: &str = "picket:source/controllable-source-plugin@0.1.0";
+pub(crate) const ACTION_WORLD: &str = "picket:action/action-plugin@0.1.0";
 
 /// Imports that need no grant.
 const ALWAYS: [&str; 5] = [
@@ -46,35 +64,69 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Component, Unfit> {
     check_kind(bytes)?;
     let outline = Outline::read(bytes)?;
     let capabilities = outline.capabilities()?;
-    if !outline.exports.iter().any(|e| interface(e) == Some("picket:source/source")) {
-        let message = if outline.exports.is_empty() {
-            "the component exports nothing".to_owned()
-        } else {
-            format!(
-                "the component does not export picket:source/source@0.1, only {}",
-                listed(&outline.exports)
-            )
+    let exports = |role: Role| outline.exports.iter().any(|e| interface(e) == Some(role.exported()));
+    let role = match (exports(Role::Source), exports(Role::Action)) {
+        (true, false) => Role::Source,
+        (false, true) => Role::Action,
+        (true, true) => {
+            let message =
+                "the component exports picket:source/source and picket:action/action: a plugin has one role";
+            return Err(Unfit { code: &codes::OTHER_WORLD, message: message.to_owned() });
+        }
+        (false, false) => {
+            let message = if outline.exports.is_empty() {
+                "the component exports nothing".to_owned()
+            } else {
+                format!(
+                    "the component exports neither picket:source/source@0.1 nor picket:action/action@0.1, only {}",
+                    listed(&outline.exports)
+                )
+            };
+            return Err(Unfit { code: &codes::OTHER_WORLD, message });
+        }
+    };
+    let misplaced = capabilities.iter().find(|c| match role {
+        // What has effects goes by a plan, which a source has not.
+        Role::Source => c.is_control(),
+        Role::Action => **c == Capability::Logs,
+    });
+    if let Some(capability) = misplaced {
+        let (is, other) = match role {
+            Role::Source => ("a source", "an action"),
+            Role::Action => ("an action", "a source"),
         };
-        return Err(Unfit { code: &codes::OTHER_WORLD, message });
+        let message =
+            format!("the component is {is} and imports picket:host/{capability}, which {other} alone has");
+        return Err(Unfit { code: &codes::UNKNOWN_IMPORT, message });
     }
     let controllable = outline.exports.iter().any(|e| interface(e) == Some("picket:source/control"));
     let manifest = match outline.manifests.as_slice() {
         [] => None,
-        [one] => Some(Manifest::parse(one).map_err(|why| Unfit { code: &codes::MANIFEST, message: why })?),
+        [one] => Some(
+            Manifest::parse(one).map_err(|why| Unfit { code: &codes::MANIFEST, message: why.to_string() })?,
+        ),
         more => {
             let message = format!("the component has {} sections {}", more.len(), manifest::SECTION);
             return Err(Unfit { code: &codes::MANIFEST, message });
         }
     };
     if let Some(manifest) = &manifest {
-        check_world(manifest, controllable)?;
+        check_world(manifest, controllable, role)?;
     }
-    Ok(Component { manifest, capabilities, controllable })
+    Ok(Component { manifest, capabilities, controllable, role })
 }
 
-fn check_world(manifest: &Manifest, controllable: bool) -> Result<(), Unfit> {
+fn check_world(manifest: &Manifest, controllable: bool, role: Role) -> Result<(), Unfit> {
     let world = manifest.world.as_str();
     let known = |name: &str| world.strip_prefix(name).is_some_and(is_our_version);
+    if known("picket:action/action-plugin") != (role == Role::Action) {
+        let message =
+            format!("the manifest says world = {world:?}, but the component exports {}", role.exported());
+        return Err(Unfit { code: &codes::OTHER_WORLD, message });
+    }
+    if role == Role::Action {
+        return Ok(());
+    }
     if known("picket:source/controllable-source-plugin") {
         if controllable {
             return Ok(());
@@ -86,7 +138,7 @@ fn check_world(manifest: &Manifest, controllable: bool) -> Result<(), Unfit> {
         return Ok(());
     }
     let message = format!(
-        "the manifest says world = {world:?}; this agent runs {SOURCE_WORLD} and {CONTROLLABLE_WORLD}"
+        "the manifest says world = {world:?}; this agent runs {SOURCE_WORLD}, {CONTROLLABLE_WORLD} and {ACTION_WORLD}"
     );
     Err(Unfit { code: &codes::OTHER_WORLD, message })
 }

@@ -2,9 +2,12 @@
 //! compiled file fits only an engine of the same configuration, so there is no second one.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy};
+
+use crate::code::Pages;
 
 /// How often a running guest is stopped for a look at its time.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -41,7 +44,8 @@ pub fn config() -> Config {
         .memory_guard_size(64 << 10)
         .guard_before_linear_memory(false)
         .memory_may_move(true)
-        .memory_init_cow(true);
+        // The image of a memory would be mapped from a file, and there is none where plugins run.
+        .memory_init_cow(false);
     // Host functions run on the guest's stack, below what the guest itself may use.
     config.max_wasm_stack(512 << 10).async_stack_size(2 << 20);
     // An author debugs with his own tools: the node keeps no tables for it.
@@ -51,16 +55,26 @@ pub fn config() -> Config {
     config
 }
 
+/// The engine of a process that runs plugins.
+pub(crate) fn runtime() -> wasmtime::Result<Engine> {
+    let mut config = config();
+    config.with_custom_code_memory(Some(Arc::new(Pages)));
+    Engine::new(&config)
+}
+
 /// Starts the thread that advances the engine's epoch. It always runs, so that no call depends on another's start of it,
 /// and ends with the engine.
 pub(crate) fn tick(engine: &Engine) -> io::Result<()> {
     let engine = engine.weak();
+    // It is up when this returns: later it might be refused what a thread does at its start.
+    let (up, is_up) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("picket-tick".to_owned()).stack_size(64 << 10).spawn(move || {
+        let _ = up.send(());
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
             std::thread::sleep(TICK);
         }
     })?;
-    Ok(())
+    is_up.recv().map_err(io::Error::other)
 }

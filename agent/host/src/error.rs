@@ -46,6 +46,10 @@ pub enum Phase {
     Configure,
     Collect,
     Control,
+    Plan,
+    Apply,
+    Probe,
+    Revert,
 }
 
 /// Whose it is to mend.
@@ -151,6 +155,10 @@ impl Phase {
             Self::Configure => "configure",
             Self::Collect => "collect",
             Self::Control => "control",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Probe => "probe",
+            Self::Revert => "revert",
         }
     }
 }

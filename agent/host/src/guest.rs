@@ -1,26 +1,17 @@
-//! What belongs to one instance on the host's side: its bounds and its tables. The data of the wasmtime store.
+//! What belongs to one instance where it runs: its bounds, and its way out. The data of the wasmtime store.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use picket_agent_services::Services;
-use picket_agent_services::always::Log;
-use picket_agent_services::grants::Admission;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
-use crate::lines::Lines;
-use crate::readings::Readings;
+use crate::ask::Door;
 
 pub(crate) struct Guest {
-    pub services: Arc<Services>,
-    pub admission: Arc<Admission>,
-    pub log: Log,
     pub memory: MemoryLimit,
-    pub readings: Readings,
-    pub lines: Lines,
+    pub door: Door,
 }
 
 /// The CPU time of the call that runs, shared between what polls the call and the guest's epoch callback. Waiting costs

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use picket_agent_services::Services;
-use wasmtime::Engine;
 
-use crate::check::{Checked, check};
-use crate::compiler::Compiler;
-use crate::component::{CONTROLLABLE_WORLD, SOURCE_WORLD};
+use crate::action::{ActionInfo, ActionPlugin};
+use crate::body::{NotPut, Place, Put, Seat, World};
+use crate::check::{Checked, check, check_action};
+use crate::compiler::{Compiler, NotCompiled};
+use crate::component::{ACTION_WORLD, CONTROLLABLE_WORLD, SOURCE_WORLD};
+use crate::desk::Setting;
 use crate::error::codes;
 use crate::fault::chain;
-use crate::instance::{Linked, Setting};
+use crate::local::Local;
+use crate::worker::{Walled, WorkerOptions, Workers};
 use crate::{Phase, Plugin, PluginError, PluginInfo, PluginSpec};
 
 /// How the host is set up.
@@ -36,11 +39,14 @@ pub enum HostError {
     Engine(String),
     #[error("the thread that ends calls in time could not be started: {0}")]
     Ticker(#[source] std::io::Error),
+    #[error("plugins cannot be walled in: {0}")]
+    Worker(String),
 }
 
-/// The engine, the cache and the ticker. They live as long as a plugin of theirs does.
+/// The cache, and the place where plugins run.
 pub struct Host {
-    engine: Engine,
+    place: Arc<dyn Place>,
+    workers: Option<Arc<Workers>>,
     compiler: Compiler,
     services: Arc<Services>,
 }
@@ -52,18 +58,42 @@ impl fmt::Debug for Host {
 }
 
 impl Host {
+    /// Plugins run in this very process.
+    ///
     /// # Errors
     /// [`HostError`]: this machine cannot run plugins at all.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, HostError> {
-        let engine = Engine::new(&crate::engine::config()).map_err(|e| HostError::Engine(chain(&e)))?;
+        let engine = crate::engine::runtime().map_err(|e| HostError::Engine(chain(&e)))?;
         crate::engine::tick(&engine).map_err(HostError::Ticker)?;
+        Ok(Arc::new(Self::assemble(options, Arc::new(Local(engine)))))
+    }
+
+    /// Plugins run in workers; this process enters none of them.
+    ///
+    /// # Errors
+    /// [`HostError`]: no worker can be started, or the wall around it lacks what is required.
+    pub async fn walled(options: HostOptions, workers: WorkerOptions) -> Result<Arc<Self>, HostError> {
+        let walls = workers.walls();
+        let workers = Workers::new(workers).await.map_err(HostError::Worker)?;
+        let mut host = Self::assemble(options, Arc::new(Walled(workers.clone())));
+        host.compiler.walls(walls);
+        host.workers = Some(workers);
+        Ok(Arc::new(host))
+    }
+
+    /// Where plugins run, if that is not this process.
+    pub const fn workers(&self) -> Option<&Arc<Workers>> {
+        self.workers.as_ref()
+    }
+
+    fn assemble(options: HostOptions, place: Arc<dyn Place>) -> Self {
         let compiler = Compiler::new(
             options.cache_dir,
             options.compiler,
             options.compile_memory,
             options.compile_timeout,
         );
-        Ok(Arc::new(Self { engine, compiler, services: options.services }))
+        Self { place, workers: None, compiler, services: options.services }
     }
 
     /// Reads, checks, compiles where the cache does not have it, instantiates, describes and configures a plugin.
@@ -79,21 +109,23 @@ impl Host {
             .map_err(|e| error(Phase::Read, &codes::HOST, e.to_string()))??;
         let version = checked.version().to_owned();
         let Checked { digest, bytes, component, admission } = checked;
-        let compiled = self.compiler.component(&self.engine, &bytes, &digest).await.map_err(|e| {
-            let made = error(Phase::Compile, e.code, e.message).of(&version, &digest);
-            match e.source {
-                Some(source) => made.because(source),
-                None => made,
-            }
-        })?;
-        drop(bytes);
-        let linked = Linked::new(&self.engine, &compiled, &admission, component.controllable)
-            .map_err(|e| error(Phase::Link, &codes::LINK, chain(&e)).of(&version, &digest))?;
         let limits = match &component.manifest {
             Some(manifest) => spec.limits.clamp(&manifest.limits),
             None => spec.limits.clone(),
         };
         let world = if component.controllable { CONTROLLABLE_WORLD } else { SOURCE_WORLD };
+        let seat = self
+            .seat(&spec, &bytes, &digest, |compiled| Put {
+                plugin: id.clone(),
+                compiled: Arc::new(compiled),
+                capabilities: admission.capabilities().collect(),
+                world: if component.controllable { World::ControllableSource } else { World::Source },
+                bounds: (&limits).into(),
+                isolation: spec.isolation,
+            })
+            .await
+            .map_err(|e| e.of(&version, &digest))?;
+        drop(bytes);
         let setting = Setting {
             plugin: id.clone(),
             limits: limits.clone(),
@@ -113,7 +145,91 @@ impl Host {
             limits,
             settings_schema: manifest.and_then(|m| m.config),
         };
-        Plugin::start(info, linked, setting, &spec.settings).await
+        Plugin::start(info, seat, setting, &spec.settings).await
+    }
+
+    /// The same for an action: reads, checks, compiles, describes, tries its settings.
+    ///
+    /// # Errors
+    /// [`PluginError`]: the phase says how far it came.
+    pub async fn load_action(self: &Arc<Self>, spec: PluginSpec) -> Result<ActionPlugin, PluginError> {
+        let id = &spec.id;
+        let error = |phase, code, message: String| PluginError::new(id, phase, code, message);
+        let asked = spec.clone();
+        let checked = tokio::task::spawn_blocking(move || check_action(&asked))
+            .await
+            .map_err(|e| error(Phase::Read, &codes::HOST, e.to_string()))??;
+        let version = checked.version().to_owned();
+        let Checked { digest, bytes, component, admission } = checked;
+        let limits = match &component.manifest {
+            Some(manifest) => spec.limits.clamp(&manifest.limits),
+            None => spec.limits.clone(),
+        };
+        let seat = self
+            .seat(&spec, &bytes, &digest, |compiled| Put {
+                plugin: id.clone(),
+                compiled: Arc::new(compiled),
+                capabilities: admission.capabilities().collect(),
+                world: World::Action,
+                bounds: (&limits).into(),
+                isolation: spec.isolation,
+            })
+            .await
+            .map_err(|e| e.of(&version, &digest))?;
+        drop(bytes);
+        let setting = Setting {
+            plugin: id.clone(),
+            limits: limits.clone(),
+            services: self.services.clone(),
+            admission: Arc::new(admission),
+        };
+        let manifest = component.manifest;
+        let info = ActionInfo {
+            id: id.clone(),
+            version,
+            digest,
+            world: manifest.as_ref().map_or_else(|| ACTION_WORLD.to_owned(), |m| m.world.clone()),
+            description: manifest.map(|m| m.description).unwrap_or_default(),
+            definitions: Vec::new(),
+            limits,
+        };
+        let settings = if spec.settings.is_null() { "{}".to_owned() } else { spec.settings.to_string() };
+        ActionPlugin::start(info, seat, setting, settings).await
+    }
+
+    /// Compiles the component where the cache does not have it, and puts it where plugins run.
+    async fn seat(
+        &self,
+        spec: &PluginSpec,
+        bytes: &[u8],
+        digest: &str,
+        put: impl Fn(std::fs::File) -> Put,
+    ) -> Result<Box<dyn Seat>, PluginError> {
+        let error = |phase, code, message: String| PluginError::new(&spec.id, phase, code, message);
+        let not_compiled = |e: NotCompiled| {
+            let made = error(Phase::Compile, e.code, e.message);
+            match e.source {
+                Some(source) => made.because(source),
+                None => made,
+            }
+        };
+        let mut anew = false;
+        loop {
+            let compiled = self.compiler.component(bytes, digest, anew).await.map_err(not_compiled)?;
+            match self.place.put(put(compiled)).await {
+                Ok(seat) => return Ok(seat),
+                Err(NotPut::Stale(why)) if !anew => {
+                    tracing::warn!(plugin = %spec.id, error = %why, "a compiled plugin does not fit and is compiled again");
+                    anew = true;
+                }
+                Err(NotPut::Stale(why)) => {
+                    let message = format!("the component, just compiled, does not fit: {why}");
+                    return Err(error(Phase::Compile, &codes::CACHE, message));
+                }
+                Err(NotPut::Unlinkable(why)) => return Err(error(Phase::Link, &codes::LINK, why)),
+                Err(NotPut::NoRoom(why)) => return Err(error(Phase::Instantiate, &codes::NO_WORKER, why)),
+            }
+        }
     }
 }
 

@@ -3,31 +3,49 @@
 
 mod command;
 mod containers;
+mod containers_control;
+mod files_write;
 mod kmsg;
 mod logs;
 mod nvml;
+mod systemd_control;
 mod unix_http;
 
 use picket_agent_services::grants::Capability;
 use picket_agent_services::{Request, Response, always, files, http, store, system};
 use picket_proto::model::{MetricType, Part, Severity};
 
+pub(crate) use crate::ask::NoGrant;
+use crate::ask::{AnswerTooLarge, Ask, Mismatch, Told};
 use crate::bindings::picket::host as wit;
 use crate::bindings::picket::source::sink;
 use crate::bindings::picket::types::types;
 use crate::guest::Guest;
-use crate::readings::{Declared, Happened, Refused, check_event};
-
-/// The linker gave a plugin an interface for which it has no grant, or the services answered another question. Neither
-/// can happen but by a fault of ours; then the plugin is stopped, not served.
-#[derive(Debug, thiserror::Error)]
-#[error("the host call {0} has no grant behind it")]
-pub(crate) struct NoGrant(Capability);
+use crate::points::{Ids, Points, TimedPoints};
+use crate::readings::{Asked, Declared, Happened, Refused};
 
 impl Guest {
+    /// An effect on the node, which is done where the grants are.
     async fn ask(&self, capability: Capability, request: Request) -> wasmtime::Result<Response> {
-        let grant = self.admission.grant(capability).ok_or(NoGrant(capability))?;
-        Ok(self.services.call(grant, request).await)
+        match self.door.ask(Ask::Effect(request)).await? {
+            Told::Effect(response) => Ok(response),
+            Told::TooLarge => Err(AnswerTooLarge.into()),
+            _ => Err(NoGrant(capability).into()),
+        }
+    }
+
+    async fn ask_numbers(&self, ask: Ask) -> wasmtime::Result<Result<Vec<u32>, sink::SinkError>> {
+        match self.door.ask(ask).await? {
+            Told::Numbers(answer) => Ok(answer.map_err(Into::into)),
+            _ => Err(Mismatch("sink").into()),
+        }
+    }
+
+    async fn ask_done(&self, ask: Ask) -> wasmtime::Result<Result<(), Refused>> {
+        match self.door.ask(ask).await? {
+            Told::Done(answer) => Ok(answer),
+            _ => Err(Mismatch("sink").into()),
+        }
     }
 
     async fn ask_files(
@@ -54,67 +72,67 @@ impl Guest {
 impl types::Host for Guest {}
 
 impl sink::Host for Guest {
-    fn declare(
+    async fn declare(
         &mut self,
         families: Vec<types::Family>,
     ) -> wasmtime::Result<Result<Vec<u32>, sink::SinkError>> {
-        let families = families.into_iter().map(Into::into).collect();
-        Ok(self.readings.declare(families).map_err(Into::into))
+        self.ask_numbers(Ask::Declare(families.into_iter().map(Into::into).collect())).await
     }
 
-    fn register(
+    async fn register(
         &mut self,
         series: Vec<sink::SeriesDefinition>,
     ) -> wasmtime::Result<Result<Vec<u32>, sink::SinkError>> {
         let mut list = Vec::with_capacity(series.len());
         for definition in series {
             match part(definition.part) {
-                Ok(part) => list.push((definition.family, part, pairs(definition.labels))),
-                Err(e) => return Ok(Err(self.readings.refuse(e).into())),
+                Ok(part) => {
+                    let labels = pairs(definition.labels);
+                    list.push(Asked { family: definition.family, part, labels });
+                }
+                Err(why) => return self.ask_numbers(Ask::Unfit(why)).await,
             }
         }
-        Ok(self.readings.register(list).map_err(Into::into))
+        self.ask_numbers(Ask::Register(list)).await
     }
 
-    fn push(&mut self, points: Vec<sink::Point>) -> wasmtime::Result<Result<(), sink::SinkError>> {
-        Ok(self.readings.push(points.into_iter().map(|p| (p.series, p.value))).map_err(Into::into))
+    async fn push(&mut self, points: Vec<sink::Point>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        let points = Points(points.into_iter().map(|p| (p.series, p.value)).collect());
+        Ok(self.ask_done(Ask::Push(points)).await?.map_err(Into::into))
     }
 
-    fn push_timed(&mut self, points: Vec<sink::TimedPoint>) -> wasmtime::Result<Result<(), sink::SinkError>> {
-        let points = points.into_iter().map(|p| (p.series, p.value, p.timestamp));
-        Ok(self.readings.push_timed(points, now_ms()).map_err(Into::into))
+    async fn push_timed(
+        &mut self,
+        points: Vec<sink::TimedPoint>,
+    ) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        let points = TimedPoints(points.into_iter().map(|p| (p.series, p.value, p.timestamp)).collect());
+        Ok(self.ask_done(Ask::PushTimed(points)).await?.map_err(Into::into))
     }
 
-    fn retire(&mut self, series: Vec<u32>) -> wasmtime::Result<Result<(), sink::SinkError>> {
-        Ok(self.readings.retire(&series).map_err(Into::into))
+    async fn retire(&mut self, series: Vec<u32>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        Ok(self.ask_done(Ask::Retire(Ids(series))).await?.map_err(Into::into))
     }
 
-    fn emit(&mut self, events: Vec<types::Event>) -> wasmtime::Result<Result<(), sink::SinkError>> {
-        let (now, most) = (now_ms(), self.readings.label_bytes());
-        let checked: Result<Vec<_>, Refused> =
-            events.into_iter().map(|e| check_event(e.into(), now, most)).collect();
-        Ok(match checked {
-            Ok(events) => self.readings.emit(events).map_err(Into::into),
-            Err(e) => Err(self.readings.refuse(e).into()),
-        })
+    async fn emit(&mut self, events: Vec<types::Event>) -> wasmtime::Result<Result<(), sink::SinkError>> {
+        let events = events.into_iter().map(Into::into).collect();
+        Ok(self.ask_done(Ask::Emit(events)).await?.map_err(Into::into))
     }
 
-    fn fail(&mut self, reason: String, message: String) -> wasmtime::Result<()> {
-        self.readings.fail(&reason, &message);
-        Ok(())
+    async fn fail(&mut self, reason: String, message: String) -> wasmtime::Result<()> {
+        // Nothing of it can be refused.
+        self.ask_done(Ask::Fail { reason, message }).await.map(drop)
     }
 }
 
 impl wit::log::Host for Guest {
-    fn write(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
+    async fn write(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {
             wit::log::Level::Debug => always::Level::Debug,
             wit::log::Level::Info | wit::log::Level::Other(_) => always::Level::Info,
             wit::log::Level::Warn => always::Level::Warn,
             wit::log::Level::Error => always::Level::Error,
         };
-        self.log.write(level, &message);
-        Ok(())
+        self.ask_done(Ask::Log(level, message)).await.map(drop)
     }
 }
 
@@ -276,15 +294,11 @@ impl wit::http::Host for Guest {
     }
 }
 
-fn now_ms() -> i64 {
-    i64::try_from(always::now_ns() / 1_000_000).unwrap_or(i64::MAX)
-}
-
 fn pairs(labels: Vec<types::Label>) -> Vec<(String, String)> {
     labels.into_iter().map(|l| (l.name, l.value)).collect()
 }
 
-fn part(part: types::Part) -> Result<Part, Refused> {
+fn part(part: types::Part) -> Result<Part, String> {
     Ok(match part {
         types::Part::Value => Part::Value,
         types::Part::Bucket => Part::Bucket,
@@ -293,7 +307,7 @@ fn part(part: types::Part) -> Result<Part, Refused> {
         types::Part::Quantile => Part::Quantile,
         types::Part::Other(word) => {
             let shown: String = word.chars().take(64).collect();
-            return Err(Refused::Invalid(format!("this host does not know the part {shown:?}")));
+            return Err(format!("this host does not know the part {shown:?}"));
         }
     })
 }

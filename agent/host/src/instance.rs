@@ -1,4 +1,4 @@
-//! One instance of a plugin, and the only way into it.
+//! One instance of a plugin where it runs, and the only way into it.
 //!
 //! [`Instance::enter`] is the one function that calls a guest. It arms the CPU deadline, counts the time, and bounds the
 //! whole call by the clock, host calls included. An instance whose call did not end by itself (trap, deadline, or the
@@ -7,24 +7,24 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use picket_agent_services::Services;
-use picket_agent_services::always::Log;
-use picket_agent_services::grants::{Admission, Capability};
-use picket_proto::model::PluginId;
+use picket_agent_services::grants::Capability;
+use tokio::sync::mpsc;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
+use crate::ask::{Answers, Asking, Door};
+use crate::bindings::exports::picket::action::action;
 use crate::bindings::exports::picket::source::{control, source};
 use crate::bindings::picket::host as wit;
 use crate::bindings::picket::source::sink;
 use crate::bindings::picket::types::types;
+use crate::body::{Body, BoxFuture, Seat, World};
+use crate::call::{Bounds, Call, Cost, Returned, Stopped};
+use crate::code::{Code, Mapping};
+use crate::desk::Desk;
+use crate::fault::cause;
 use crate::guest::{Guest, MemoryLimit, Meter};
-use crate::limits::Limits;
-use crate::lines::Lines;
-use crate::readings::{Declared, Readings};
-use crate::sink::SampleSink;
 
 /// Resources that a guest may hold of the host's: the contract has none yet.
 const MAX_HANDLES: usize = 64;
@@ -32,25 +32,40 @@ const MAX_HANDLES: usize = 64;
 /// A compiled plugin, type-checked and linked with what it is granted.
 pub(crate) struct Linked {
     pre: InstancePre<Guest>,
-    source: source::GuestIndices,
-    control: Option<control::GuestIndices>,
+    exported: Indices,
+    // Last, for it is what the others lie in.
+    mapping: Arc<Mapping>,
+}
+
+/// What its world exports.
+enum Indices {
+    Source(source::GuestIndices, Option<control::GuestIndices>),
+    Action(action::GuestIndices),
+}
+
+/// The same of an instance.
+enum Exported {
+    Source(source::Guest, Option<control::Guest>),
+    Action(action::Guest),
 }
 
 impl Linked {
     /// Only what is granted exists for the plugin.
     pub(crate) fn new(
         engine: &Engine,
-        component: &wasmtime::component::Component,
-        admission: &Admission,
-        controllable: bool,
+        code: Code,
+        capabilities: &[Capability],
+        world: World,
     ) -> wasmtime::Result<Self> {
         let mut linker: Linker<Guest> = Linker::new(engine);
         types::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
-        sink::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
+        if !matches!(world, World::Action) {
+            sink::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
+        }
         wit::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
         wit::clock::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
         wit::random::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
-        for capability in admission.capabilities() {
+        for capability in capabilities {
             match capability {
                 Capability::Store => wit::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::Files => wit::files::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
@@ -64,80 +79,53 @@ impl Linked {
                 Capability::UnixHttp => wit::unix_http::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::Command => wit::command::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
                 Capability::Logs => wit::logs::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?,
+                Capability::SystemdControl => {
+                    wit::systemd_control::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?
+                }
+                Capability::FilesWrite => {
+                    wit::files_write::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?
+                }
+                Capability::ContainersControl => {
+                    wit::containers_control::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?
+                }
             }
         }
-        let pre = linker.instantiate_pre(component)?;
-        let source = source::GuestIndices::new(&pre)?;
-        let control = if controllable { Some(control::GuestIndices::new(&pre)?) } else { None };
-        Ok(Self { pre, source, control })
+        let pre = linker.instantiate_pre(&code.component)?;
+        let exported = match world {
+            World::Source => Indices::Source(source::GuestIndices::new(&pre)?, None),
+            World::ControllableSource => {
+                Indices::Source(source::GuestIndices::new(&pre)?, Some(control::GuestIndices::new(&pre)?))
+            }
+            World::Action => Indices::Action(action::GuestIndices::new(&pre)?),
+        };
+        Ok(Self { pre, exported, mapping: code.mapping })
     }
-}
-
-/// What an instance is made with.
-#[derive(Clone)]
-pub(crate) struct Setting {
-    pub plugin: PluginId,
-    pub limits: Limits,
-    pub services: Arc<Services>,
-    pub admission: Arc<Admission>,
-}
-
-/// One call of the contract.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Call<'a> {
-    Describe,
-    Configure(&'a str),
-    Collect,
-    ControlSchema,
-    ControlGet,
-    ControlSet(&'a str),
-}
-
-/// What a call returned.
-#[derive(Debug)]
-pub(crate) enum Returned {
-    Described(Vec<Declared>),
-    /// Of `configure` and `collect`: done, or the source's error as reason and message.
-    Done(Result<(), (String, String)>),
-    Text(String),
-    /// Of `control.set`: the settings in force, or what is allowed.
-    Set(Result<String, Vec<String>>),
-}
-
-/// Why a call did not end by itself. The instance must not be entered again.
-#[derive(Debug)]
-pub(crate) enum Stopped {
-    /// `call_time` is over.
-    TimedOut(Duration),
-    Trapped(wasmtime::Error),
 }
 
 pub(crate) struct Instance {
     store: Store<Guest>,
     meter: Arc<Meter>,
-    limits: Limits,
-    source: source::Guest,
-    control: Option<control::Guest>,
-    services: Arc<Services>,
-    admission: Arc<Admission>,
+    bounds: Bounds,
+    exported: Exported,
+    /// The host calls of the call that runs.
+    asked: mpsc::Receiver<Asking>,
+    // Last, for the store's code lies in it.
+    _mapping: Arc<Mapping>,
 }
 
 impl Instance {
     /// Instantiates, under the same deadlines as a call: a component may run code at its start.
-    pub(crate) async fn new(linked: &Linked, setting: &Setting, generation: u64) -> Result<Self, Stopped> {
-        let limits = setting.limits.clone();
+    pub(crate) async fn new(
+        linked: &Linked,
+        bounds: &Bounds,
+        answers: &mut impl Answers,
+    ) -> Result<Self, Stopped> {
         let meter = Arc::new(Meter::default());
-        let guest = Guest {
-            services: setting.services.clone(),
-            admission: setting.admission.clone(),
-            log: Log::new(setting.plugin.clone(), limits.log_rate),
-            memory: MemoryLimit::new(limits.memory),
-            readings: Readings::new(generation, limits.clone()),
-            lines: Lines::default(),
-        };
+        let (door, mut asked) = Door::new();
+        let guest = Guest { memory: MemoryLimit::new(bounds.memory), door };
         let mut store = Store::new(linked.pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
-        store.set_hostcall_fuel(usize::try_from(limits.hostcall_bytes).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(usize::try_from(bounds.hostcall_bytes).unwrap_or(usize::MAX));
         store.set_max_component_handles(MAX_HANDLES);
         let clock = meter.clone();
         store.epoch_deadline_callback(move |_| {
@@ -147,30 +135,51 @@ impl Instance {
         });
         let made = async {
             let instance = linked.pre.instantiate_async(&mut store).await?;
-            let source = linked.source.load(&mut store, &instance)?;
-            let control = linked.control.as_ref().map(|c| c.load(&mut store, &instance)).transpose()?;
-            Ok((source, control))
+            Ok(match &linked.exported {
+                Indices::Source(source, control) => Exported::Source(
+                    source.load(&mut store, &instance)?,
+                    control.as_ref().map(|c| c.load(&mut store, &instance)).transpose()?,
+                ),
+                Indices::Action(action) => Exported::Action(action.load(&mut store, &instance)?),
+            })
         };
         // A new store's deadline is in the past: the callback is asked at once, and sets it.
-        let (source, control) = bounded(&meter, &limits, made).await?;
-        let (services, admission) = (setting.services.clone(), setting.admission.clone());
-        Ok(Self { store, meter, limits, source, control, services, admission })
+        let exported = bounded(&meter, bounds, attended(made, &mut asked, answers)).await?;
+        let mapping = linked.mapping.clone();
+        Ok(Self { store, meter, bounds: bounds.clone(), exported, asked, _mapping: mapping })
     }
 
-    /// The one way into the guest.
-    pub(crate) async fn enter(&mut self, call: Call<'_>) -> Result<Returned, Stopped> {
-        let _ended = CallEnded { services: self.services.clone(), admission: self.admission.clone() };
+    /// The one way into the guest. What it asks meanwhile `answers` is asked.
+    pub(crate) async fn enter(
+        &mut self,
+        call: Call,
+        answers: &mut impl Answers,
+    ) -> Result<Returned, Stopped> {
         self.store.set_epoch_deadline(1);
-        let (store, source, control) = (&mut self.store, &self.source, self.control.as_ref());
+        let (store, exported) = (&mut self.store, &self.exported);
         let no_control = || wasmtime::Error::msg("the plugin exports no control");
         let work = async move {
+            let (source, control, call) = match (exported, call) {
+                (Exported::Action(action), Call::Action(call)) => {
+                    return Ok(Returned::Action(crate::action::glue::enter(action, store, call).await?));
+                }
+                (Exported::Action(action), Call::Configure(settings)) => {
+                    let done = action.call_configure(store, &settings).await?;
+                    return Ok(Returned::Done(done.map_err(|e| (e.reason, e.message))));
+                }
+                (Exported::Action(_), _) => {
+                    return Err(wasmtime::Error::msg("the plugin is an action, no source"));
+                }
+                (Exported::Source(source, control), call) => (source, control.as_ref(), call),
+            };
             Ok(match call {
+                Call::Action(_) => return Err(wasmtime::Error::msg("the plugin is a source, no action")),
                 Call::Describe => {
                     let description = source.call_describe(store).await?;
                     Returned::Described(description.families.into_iter().map(Into::into).collect())
                 }
                 Call::Configure(settings) => Returned::Done(
-                    source.call_configure(store, settings).await?.map_err(|e| (e.reason, e.message)),
+                    source.call_configure(store, &settings).await?.map_err(|e| (e.reason, e.message)),
                 ),
                 Call::Collect => {
                     Returned::Done(source.call_collect(store).await?.map_err(|e| (e.reason, e.message)))
@@ -180,7 +189,7 @@ impl Instance {
                 }
                 Call::ControlGet => Returned::Text(control.ok_or_else(no_control)?.call_get(store).await?),
                 Call::ControlSet(settings) => {
-                    let answer = control.ok_or_else(no_control)?.call_set(store, settings).await?;
+                    let answer = control.ok_or_else(no_control)?.call_set(store, &settings).await?;
                     Returned::Set(answer.map_err(|e| match e {
                         control::ControlError::Refused(lines) => lines,
                         control::ControlError::Other(line) => vec![line],
@@ -188,55 +197,76 @@ impl Instance {
                 }
             })
         };
-        bounded(&self.meter, &self.limits, work).await
+        bounded(&self.meter, &self.bounds, attended(work, &mut self.asked, answers)).await
     }
 
-    pub(crate) fn readings(&mut self) -> &mut Readings {
-        &mut self.store.data_mut().readings
-    }
-
-    /// A collect begins; `log_room`: how many bytes of log lines can be kept.
-    pub(crate) fn begin_collect(&mut self, log_room: u64) {
-        let guest = self.store.data_mut();
-        guest.readings.begin_collect();
-        guest.lines.begin(log_room);
-    }
-
-    /// See [`Guest::hand_over_lines`].
-    pub(crate) async fn hand_over_lines(&mut self, sink: &mut dyn SampleSink) -> Result<(), String> {
-        self.store.data_mut().hand_over_lines(sink).await
-    }
-
-    /// CPU time of the last call.
-    pub(crate) fn guest_time(&self) -> Duration {
-        self.meter.used()
-    }
-
-    /// Linear memory, in bytes.
-    pub(crate) fn memory(&self) -> usize {
-        self.store.data().memory.used()
+    /// What the last call cost.
+    pub(crate) fn cost(&self) -> Cost {
+        Cost { guest_time: self.meter.used(), memory: self.store.data().memory.used() as u64 }
     }
 }
 
-/// What a call leaves behind with the services ends with it: also when it timed out, trapped or was given up.
-struct CallEnded {
-    services: Arc<Services>,
-    admission: Arc<Admission>,
+/// An instance in the process that owns it.
+impl Body for Instance {
+    fn enter<'a>(&'a mut self, call: Call, desk: &'a mut Desk) -> BoxFuture<'a, Result<Returned, Stopped>> {
+        Box::pin(Self::enter(self, call, desk))
+    }
+
+    fn cost(&self) -> Cost {
+        Self::cost(self)
+    }
+
+    fn alive(&self) -> bool {
+        true
+    }
 }
 
-impl Drop for CallEnded {
-    fn drop(&mut self) {
-        self.services.call_ended(&self.admission);
+/// A component in the process that owns it.
+pub(crate) struct LocalSeat {
+    pub linked: Linked,
+    pub bounds: Bounds,
+}
+
+impl Seat for LocalSeat {
+    fn make<'a>(
+        &'a mut self,
+        desk: &'a mut Desk,
+        _apart: bool,
+    ) -> BoxFuture<'a, Result<Box<dyn Body>, Stopped>> {
+        Box::pin(async move {
+            let instance = Instance::new(&self.linked, &self.bounds, desk).await?;
+            Ok(Box::new(instance) as Box<dyn Body>)
+        })
+    }
+}
+
+/// Answers the host calls of a call until it has ended.
+async fn attended<T>(
+    work: impl Future<Output = wasmtime::Result<T>>,
+    asked: &mut mpsc::Receiver<Asking>,
+    answers: &mut impl Answers,
+) -> wasmtime::Result<T> {
+    let mut work = pin!(work);
+    loop {
+        let (ask, reply) = tokio::select! {
+            biased;
+            ended = &mut work => return ended,
+            Some(asking) = asked.recv() => asking,
+        };
+        // The guest waits for it; nothing of it runs meanwhile.
+        if let Some(told) = answers.answer(ask).await {
+            let _ = reply.send(told);
+        }
     }
 }
 
 /// Runs guest code within the limits of time.
 async fn bounded<T>(
     meter: &Meter,
-    limits: &Limits,
+    bounds: &Bounds,
     work: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<T, Stopped> {
-    meter.arm(limits.guest_time);
+    meter.arm(bounds.guest_time);
     let mut work = pin!(work);
     let measured = poll_fn(|context| {
         meter.begin();
@@ -244,9 +274,9 @@ async fn bounded<T>(
         meter.end();
         polled
     });
-    match tokio::time::timeout(limits.call_time, measured).await {
+    match tokio::time::timeout(bounds.call_time, measured).await {
         Ok(Ok(returned)) => Ok(returned),
-        Ok(Err(trap)) => Err(Stopped::Trapped(trap)),
-        Err(_) => Err(Stopped::TimedOut(limits.call_time)),
+        Ok(Err(trap)) => Err(cause(&trap)),
+        Err(_) => Err(Stopped::TimedOut(bounds.call_time)),
     }
 }

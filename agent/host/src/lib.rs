@@ -4,11 +4,17 @@
 //! sees it, and an instance that trapped or ran out of time is never entered again. What it may do to the node is
 //! decided by [`picket_agent_services`], which this crate only relays to.
 
+mod action;
+mod ask;
 mod bindings;
+mod body;
+mod call;
 mod check;
+mod code;
 mod compiler;
 mod component;
 mod descriptors;
+mod desk;
 mod engine;
 mod error;
 mod fault;
@@ -18,13 +24,24 @@ mod imports;
 mod instance;
 mod limits;
 mod lines;
+mod local;
 mod manifest;
 mod plugin;
+mod points;
 mod readings;
 mod settings;
 mod sink;
+#[doc(hidden)]
+pub mod trial;
+mod wall;
+mod words;
+mod worker;
 
-pub use check::{Checked, MAX_COMPONENT_BYTES, check, manifest_of};
+pub use action::{
+    ActionApplied, ActionDefinition, ActionError, ActionInfo, ActionPlan, ActionPlugin, Declined, Step,
+    Verdict,
+};
+pub use check::{Checked, MAX_COMPONENT_BYTES, check, check_action, manifest_of};
 pub use descriptors::keep_from_children;
 pub use engine::config;
 pub use error::{CODES, Code, ControlError, Failure, Fault, Phase, PluginError};
@@ -32,5 +49,10 @@ pub use host::{Host, HostError, HostOptions};
 pub use limits::{AskedLimits, Limits};
 pub use lines::LogRecord;
 pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
-pub use plugin::{CollectStats, Plugin, PluginInfo, PluginSpec, PluginState};
+pub use plugin::{CollectStats, Isolation, Plugin, PluginInfo, PluginSpec, PluginState};
+pub use settings::schema_problems;
 pub use sink::SampleSink;
+pub use wall::{Part as WallPart, Standing, Wall, compiler as wall_compiler};
+pub use worker::{
+    REASONS as WORKER_REASONS, WorkerOptions, WorkerTotals, Workers, main as worker_main, probe,
+};

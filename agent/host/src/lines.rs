@@ -5,12 +5,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use picket_agent_services::grants::Capability;
-use picket_agent_services::{Request, Response, logs};
+use picket_agent_services::grants::Grant;
+use picket_agent_services::{Request, Response, Services, logs};
 use picket_proto::model::Labels;
 use picket_proto::v1;
 
-use crate::guest::Guest;
+use crate::points::Times;
 use crate::readings::Refused;
 use crate::sink::SampleSink;
 
@@ -22,7 +22,7 @@ const MAX_BATCHES: usize = 4096;
 const MAX_LABELS: usize = 32;
 
 /// Labels, times and lines, as a guest emits them.
-pub(crate) type Emitted = (Vec<(String, String)>, Vec<u64>, Vec<String>);
+pub(crate) type Emitted = (Vec<(String, String)>, Times, Vec<String>);
 
 /// What one collect has done with logs: lines, and where reading goes on after them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +32,7 @@ pub struct LogRecord {
     pub cursors: Vec<(String, String)>,
 }
 
-/// The part of a guest that its logs are.
+/// The part of an instance that its logs are.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     /// Numbers collects over all plugins and instances; 0: none is under way.
@@ -78,7 +78,7 @@ impl Lines {
         }
         let mut streams = Vec::with_capacity(batches.len());
         let mut bytes = self.bytes;
-        for (labels, timestamps, lines) in batches {
+        for (labels, Times(timestamps), lines) in batches {
             if timestamps.len() != lines.len() {
                 let message = format!("{} times for {} lines", timestamps.len(), lines.len());
                 return Err(Refused::Invalid(message));
@@ -107,23 +107,22 @@ impl Lines {
         self.streams.extend(streams);
         Ok(())
     }
-}
 
-impl Guest {
-    /// After a collect that ended well: its lines and cursors go to the sink, as one or not at all.
-    ///
-    /// # Errors
-    /// Why they did not, for a person; then they are read again.
-    pub(crate) async fn hand_over_lines(&mut self, sink: &mut dyn SampleSink) -> Result<(), String> {
-        let Lines { collect, held, read, streams, .. } = std::mem::take(&mut self.lines);
+    /// See [`crate::desk::Desk::hand_over_lines`].
+    pub(crate) async fn hand_over(
+        self,
+        services: &Services,
+        grant: &Grant,
+        sink: &mut dyn SampleSink,
+    ) -> Result<(), String> {
+        let Self { collect, held, read, streams, .. } = self;
         if !read && streams.is_empty() {
             return Ok(());
         }
-        let Some(grant) = self.admission.grant(Capability::Logs) else { return Ok(()) };
         let mut cursors = Vec::new();
         if read {
             let prepare = Request::Logs(logs::Request::Prepare { collect, held });
-            cursors = match self.services.call(grant, prepare).await {
+            cursors = match services.call(grant, prepare).await {
                 Response::Logs(Ok(logs::Answer::Cursors(cursors))) => cursors,
                 Response::Logs(Err(e)) => return Err(e.to_string()),
                 _ => return Err("the reading of logs gave another question's answer".to_owned()),
@@ -134,7 +133,7 @@ impl Guest {
         }
         if read {
             let commit = Request::Logs(logs::Request::Commit { collect });
-            if let Response::Logs(Err(e)) = self.services.call(grant, commit).await {
+            if let Response::Logs(Err(e)) = services.call(grant, commit).await {
                 // The record is there already: what reads on must know, or the lines would come twice.
                 tracing::error!(plugin = %grant.plugin(), "the place in the logs was not taken over: {e}");
             }
@@ -149,7 +148,7 @@ mod tests {
 
     fn batch(labels: &[(&str, &str)], lines: &[&str]) -> Emitted {
         let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        (labels, vec![1; lines.len()], lines.iter().map(|l| (*l).to_owned()).collect())
+        (labels, Times(vec![1; lines.len()]), lines.iter().map(|l| (*l).to_owned()).collect())
     }
 
     #[test]
@@ -161,7 +160,7 @@ mod tests {
         assert_eq!(lines.streams[0].labels[0].name, "a");
         let bad = vec![batch(&[("a", "1")], &["x"]), batch(&[("0a", "1")], &["x"])];
         assert!(matches!(lines.emit(bad), Err(Refused::Invalid(_))));
-        let uneven = vec![(Vec::new(), vec![1, 2], vec!["x".to_owned()])];
+        let uneven = vec![(Vec::new(), Times(vec![1, 2]), vec!["x".to_owned()])];
         assert!(matches!(lines.emit(uneven), Err(Refused::Invalid(_))));
         assert_eq!(lines.streams.len(), 1);
         let large = "x".repeat(1 << 20);

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use picket_agent_services::grants::Scope;
 use picket_proto::model::{Family, PluginId};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::body::{Body, Seat};
+use crate::call::{Call, Returned, Stopped};
+use crate::desk::{Desk, Setting};
 use crate::error::codes;
 use crate::fault::stopped;
-use crate::instance::{Call, Instance, Linked, Returned, Setting};
 use crate::limits::Limits;
 use crate::readings::Refused;
 use crate::sink::SampleSink;
@@ -38,6 +41,18 @@ pub struct PluginSpec {
     pub settings: serde_json::Value,
     pub grants: Vec<Scope>,
     pub limits: Limits,
+    pub isolation: Isolation,
+}
+
+/// Which plugins a plugin shares its process with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// All others that say nothing else: one process is little memory.
+    #[default]
+    Shared,
+    /// None.
+    Own,
 }
 
 /// What is known of a loaded plugin.
@@ -106,7 +121,7 @@ pub struct CollectStats {
 /// next call begins with a fresh one.
 pub struct Plugin {
     info: PluginInfo,
-    linked: Linked,
+    seat: Box<dyn Seat>,
     setting: Setting,
     /// The operator's settings as JSON.
     settings: String,
@@ -114,9 +129,24 @@ pub struct Plugin {
     /// Failures since the last healthy time.
     failures: u32,
     last_failure: Option<Instant>,
-    instance: Option<Instance>,
+    /// Its process ended while it ran, perhaps by its doing: it runs away from others until it has been healthy.
+    suspect: bool,
+    instance: Option<Running>,
     /// Collects of this instance.
     collects: u32,
+}
+
+/// An instance and what answers it.
+struct Running {
+    body: Box<dyn Body>,
+    desk: Desk,
+}
+
+impl Running {
+    async fn enter(&mut self, call: Call) -> Result<Returned, Stopped> {
+        let _ended = self.desk.call();
+        self.body.enter(call, &mut self.desk).await
+    }
 }
 
 impl fmt::Debug for Plugin {
@@ -132,23 +162,24 @@ impl Plugin {
     /// Starts the first instance.
     pub(crate) async fn start(
         info: PluginInfo,
-        linked: Linked,
+        seat: Box<dyn Seat>,
         setting: Setting,
         settings: &serde_json::Value,
     ) -> Result<Self, PluginError> {
         let mut plugin = Self {
             info,
-            linked,
+            seat,
             setting,
             settings: String::new(),
             state: PluginState::Running,
             failures: 0,
             last_failure: None,
+            suspect: false,
             instance: None,
             collects: 0,
         };
         plugin.settings = plugin.settings_text(settings)?;
-        let instance = plugin.fresh(&plugin.settings).await?;
+        let instance = plugin.fresh(plugin.settings.clone()).await?;
         plugin.adopt(instance);
         Ok(plugin)
     }
@@ -169,19 +200,21 @@ impl Plugin {
     pub async fn collect(&mut self, sink: &mut dyn SampleSink) -> Result<CollectStats, PluginError> {
         let begin = Instant::now();
         let mut instance = self.ready(Phase::Collect).await?;
-        instance.begin_collect(sink.log_room());
+        instance.desk.begin_collect(sink.log_room());
         let returned = instance.enter(Call::Collect).await;
-        let points = instance.readings().hand_over(&self.setting.plugin, sink);
+        let points = instance.desk.readings.hand_over(&self.setting.plugin, sink);
+        let (cost, wall) = (instance.body.cost(), begin.elapsed());
         let stats = CollectStats {
             points,
-            series: instance.readings().series() as u64,
-            guest_time: instance.guest_time(),
-            wall: begin.elapsed(),
-            memory: instance.memory() as u64,
+            series: instance.desk.readings.series() as u64,
+            // The word of another process, perhaps: never more than can be.
+            guest_time: cost.guest_time.min(wall),
+            wall,
+            memory: cost.memory.min(self.setting.limits.memory),
         };
         match returned {
             Ok(Returned::Done(Ok(()))) => {
-                if let Err(why) = instance.hand_over_lines(sink).await {
+                if let Err(why) = instance.desk.hand_over_lines(sink).await {
                     sink.fail("lines", &why);
                 }
                 self.keep(instance);
@@ -190,13 +223,16 @@ impl Plugin {
             Ok(Returned::Done(Err((reason, message)))) => {
                 let (reason, message) = (text(&reason), text(&message));
                 // Through the same bounds as the plugin's own `fail`.
-                instance.readings().fail(&reason, &message);
-                instance.readings().hand_over(&self.setting.plugin, sink);
+                instance.desk.readings.fail(&reason, &message);
+                instance.desk.readings.hand_over(&self.setting.plugin, sink);
                 self.keep(instance);
                 Err(self.error(Phase::Collect, &codes::SOURCE, format!("{reason}: {message}")))
             }
             Ok(_) => Err(self.error(Phase::Collect, &codes::HOST, "another call's answer")),
-            Err(end) => Err(self.failed(stopped(&self.setting.plugin, Phase::Collect, end))),
+            Err(end) => {
+                let error = self.stopped(Phase::Collect, end);
+                Err(self.failed(error))
+            }
         }
     }
 
@@ -225,8 +261,8 @@ impl Plugin {
         if json.len() > MAX_SETTINGS {
             return Err(ControlError::Refused(vec![format!("at most {MAX_SETTINGS} bytes of settings")]));
         }
-        match self.control(Call::ControlSet(json)).await? {
-            Returned::Set(Ok(text)) => Ok(text),
+        match self.control(Call::ControlSet(json.to_owned())).await? {
+            Returned::Set(Ok(text)) => bounded(text).map_err(|m| self.told_too_much(m)),
             Returned::Set(Err(lines)) => {
                 Err(ControlError::Refused(lines.iter().take(100).map(|l| text(l)).collect()))
             }
@@ -241,7 +277,7 @@ impl Plugin {
     /// [`PluginError`]
     pub async fn set_settings(&mut self, settings: serde_json::Value) -> Result<(), PluginError> {
         let text = self.settings_text(&settings)?;
-        let instance = self.fresh(&text).await?;
+        let instance = self.fresh(text.clone()).await?;
         self.settings = text;
         self.release();
         self.adopt(instance);
@@ -255,14 +291,14 @@ impl Plugin {
         self.last_failure = None;
     }
 
-    async fn control_text(&mut self, call: Call<'_>) -> Result<String, ControlError> {
+    async fn control_text(&mut self, call: Call) -> Result<String, ControlError> {
         match self.control(call).await? {
-            Returned::Text(text) => Ok(text),
+            Returned::Text(text) => bounded(text).map_err(|m| self.told_too_much(m)),
             _ => Err(self.error(Phase::Control, &codes::HOST, "another call's answer").into()),
         }
     }
 
-    async fn control(&mut self, call: Call<'_>) -> Result<Returned, ControlError> {
+    async fn control(&mut self, call: Call) -> Result<Returned, ControlError> {
         if !self.info.controllable {
             return Err(ControlError::NotControllable(self.info.id.clone()));
         }
@@ -272,12 +308,15 @@ impl Plugin {
                 self.instance = Some(instance);
                 Ok(returned)
             }
-            Err(end) => Err(self.failed(stopped(&self.setting.plugin, Phase::Control, end)).into()),
+            Err(end) => {
+                let error = self.stopped(Phase::Control, end);
+                Err(self.failed(error).into())
+            }
         }
     }
 
     /// The instance, taken out: whoever does not put it back has dropped it.
-    async fn ready(&mut self, phase: Phase) -> Result<Instance, PluginError> {
+    async fn ready(&mut self, phase: Phase) -> Result<Running, PluginError> {
         match &self.state {
             PluginState::Quarantined { reason } => {
                 let message =
@@ -292,9 +331,13 @@ impl Plugin {
             PluginState::BackingOff { .. } | PluginState::Running => {}
         }
         if let Some(instance) = self.instance.take() {
-            return Ok(instance);
+            if instance.body.alive() {
+                return Ok(instance);
+            }
+            // Not while it was entered: it has no part in that, and pays nothing for it.
+            tracing::info!(plugin = %self.setting.plugin, "the process that held the plugin ended: it is started in another");
         }
-        match self.fresh(&self.settings).await {
+        match self.fresh(self.settings.clone()).await {
             Ok(instance) => {
                 self.adopt(instance);
                 self.state = PluginState::Running;
@@ -305,16 +348,18 @@ impl Plugin {
     }
 
     /// A new instance, described and configured.
-    async fn fresh(&self, settings: &str) -> Result<Instance, PluginError> {
-        let plugin = &self.setting.plugin;
+    async fn fresh(&mut self, settings: String) -> Result<Running, PluginError> {
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        let place = |e: PluginError| e.of(&self.info.version, &self.info.digest);
-        let mut instance = Instance::new(&self.linked, &self.setting, generation)
-            .await
-            .map_err(|end| place(stopped(plugin, Phase::Instantiate, end)))?;
+        let mut desk = Desk::new(&self.setting, generation);
+        let made = {
+            let _ended = desk.call();
+            self.seat.make(&mut desk, self.suspect).await
+        };
+        let body = made.map_err(|end| self.stopped(Phase::Instantiate, end))?;
+        let mut instance = Running { body, desk };
         match instance.enter(Call::Describe).await {
             Ok(Returned::Described(families)) => {
-                instance.readings().describe(families).map_err(|e| {
+                instance.desk.readings.describe(families).map_err(|e| {
                     let message = match e {
                         Refused::Quota(m) => format!("it describes more than it may: {m}"),
                         Refused::Invalid(m) | Refused::Other(m) => m,
@@ -324,7 +369,7 @@ impl Plugin {
                 })?;
             }
             Ok(_) => return Err(self.error(Phase::Describe, &codes::HOST, "another call's answer")),
-            Err(end) => return Err(place(stopped(plugin, Phase::Describe, end))),
+            Err(end) => return Err(self.stopped(Phase::Describe, end)),
         }
         match instance.enter(Call::Configure(settings)).await {
             Ok(Returned::Done(Ok(()))) => Ok(instance),
@@ -333,30 +378,41 @@ impl Plugin {
                 Err(self.error(Phase::Configure, &codes::SETTINGS, message))
             }
             Ok(_) => Err(self.error(Phase::Configure, &codes::HOST, "another call's answer")),
-            Err(end) => Err(place(stopped(plugin, Phase::Configure, end))),
+            Err(end) => Err(self.stopped(Phase::Configure, end)),
         }
     }
 
-    fn adopt(&mut self, mut instance: Instance) {
-        self.info.families = instance.readings().families();
+    /// A call did not end by itself.
+    fn stopped(&mut self, phase: Phase, end: Stopped) -> PluginError {
+        self.suspect |= matches!(end, Stopped::Lost(_));
+        stopped(&self.setting.plugin, phase, end).of(&self.info.version, &self.info.digest)
+    }
+
+    fn told_too_much(&self, message: String) -> ControlError {
+        self.error(Phase::Control, &codes::HOSTCALL, message).into()
+    }
+
+    fn adopt(&mut self, instance: Running) {
+        self.info.families = instance.desk.readings.families();
         self.collects = 0;
         self.instance = Some(instance);
     }
 
     /// After a collect that ended by itself.
-    fn keep(&mut self, mut instance: Instance) {
+    fn keep(&mut self, instance: Running) {
         self.collects = self.collects.saturating_add(1);
         let limits = &self.setting.limits;
         if self.last_failure.is_some_and(|at| at.elapsed() >= limits.healthy_after) {
             self.failures = 0;
             self.last_failure = None;
+            self.suspect = false;
         }
         let recycle = limits.recycle_after > 0 && self.collects >= limits.recycle_after;
-        if recycle || instance.readings().worn() {
+        if recycle || instance.desk.readings.worn() {
             return;
         }
-        if instance.readings().family_count() != self.info.families.len() {
-            self.info.families = instance.readings().families();
+        if instance.desk.readings.family_count() != self.info.families.len() {
+            self.info.families = instance.desk.readings.families();
         }
         self.instance = Some(instance);
     }
@@ -404,6 +460,14 @@ impl Plugin {
     fn error(&self, phase: Phase, code: &'static codes::Code, message: impl Into<String>) -> PluginError {
         PluginError::new(&self.setting.plugin, phase, code, message).of(&self.info.version, &self.info.digest)
     }
+}
+
+/// A text of the plugin's that is passed on whole.
+fn bounded(text: String) -> Result<String, String> {
+    if text.len() <= MAX_SETTINGS {
+        return Ok(text);
+    }
+    Err(format!("it answered with {} bytes, {MAX_SETTINGS} are allowed", text.len()))
 }
 
 /// A text of the plugin's, as it may stand in a log line.

@@ -16,6 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use picket_proto::model::{Family, Labels, MetricType, Part, PluginId};
 use picket_proto::v1;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use checks::{Declared, Happened, check_event};
 use checks::{check_labels, check_line_names};
@@ -30,7 +31,7 @@ const MAX_IDS: usize = 1 << 20;
 const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// Why the sink refused something: `sink-error` of the contract.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Refused {
     Quota(String),
     Invalid(String),
@@ -38,8 +39,14 @@ pub(crate) enum Refused {
     Other(String),
 }
 
-/// A series as the guest asks for it: family, part, labels.
-pub(crate) type Asked = (u32, Part, Vec<(String, String)>);
+/// A series as the guest asks for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub family: u32,
+    #[serde(with = "crate::words")]
+    pub part: Part,
+    pub labels: Vec<(String, String)>,
+}
 
 #[derive(Debug)]
 struct FamilyEntry {
@@ -212,7 +219,7 @@ impl Readings {
     pub(crate) fn register(&mut self, list: Vec<Asked>) -> Result<Vec<u32>, Refused> {
         let (before, new_before) = (self.series.len(), self.new.len());
         let mut ids = Vec::with_capacity(list.len().min(self.limits.series as usize));
-        for (family, part, labels) in list {
+        for Asked { family, part, labels } in list {
             match self.register_one(family, part, labels) {
                 Ok(id) => ids.push(id),
                 Err(e) => {

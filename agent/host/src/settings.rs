@@ -21,6 +21,13 @@ pub(crate) fn problems(schema: &Value, settings: &Value) -> Vec<String> {
     check.found
 }
 
+/// As [`problems`], of any value; `at` names it in the sentences.
+pub fn schema_problems(schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    let mut check = Check { found: Vec::new() };
+    check.value(schema, value, at, 0);
+    check.found
+}
+
 struct Check {
     found: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use picket_proto::model::PluginId;
 use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
 
 /// The longest log line, in bytes; what is longer is cut.
 pub const MAX_LOG_LINE: usize = 4096;
@@ -11,7 +12,7 @@ pub const MAX_LOG_LINE: usize = 4096;
 pub const MAX_RANDOM: usize = 4096;
 
 /// How serious a plugin holds a line to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
     Debug,
     Info,

@@ -32,7 +32,7 @@ codes! {
     PRECOMPILED = "PKT-0007", Plugin, "the file is compiled already", "Give the agent the .wasm component: it compiles plugins itself and trusts no compiled file";
     NOT_WASM = "PKT-0008", Plugin, "the file is no WebAssembly", "Give the agent a .wasm component";
     MANIFEST = "PKT-0020", Plugin, "the manifest is not valid", "Mend plugin.toml and build the component again";
-    OTHER_WORLD = "PKT-0021", Plugin, "the component is of another world", "A source exports picket:source/source@0.1: check the world that it was built for";
+    OTHER_WORLD = "PKT-0021", Plugin, "the component is of another world", "A source exports picket:source/source@0.1, an action picket:action/action@0.1: check the world that it was built for";
     UNKNOWN_IMPORT = "PKT-0022", Plugin, "the component imports what Picket does not have", "Build it for wasm32-unknown-unknown, without WASI, against the WIT of this agent's version";
     NOT_GRANTED = "PKT-0030", Grant, "the plugin needs what it is not granted", "Add the lines above if you agree, or leave the plugin out";
     NOT_NAMED = "PKT-0031", Plugin, "the component imports what its manifest does not name", "Add the [[needs]] to plugin.toml";
@@ -53,8 +53,11 @@ codes! {
     DESCRIPTION = "PKT-0067", Plugin, "what the plugin describes is not valid", "Report it to the plugin's author";
     SETTINGS = "PKT-0068", Plugin, "the plugin refused its settings", "Mend [plugins.NAME.settings]";
     SOURCE = "PKT-0069", Plugin, "the plugin could not read its source", "What it pushed before is kept; it is tried again at the next interval";
+    ANSWER = "PKT-0070", Plugin, "what the action plugin answered is not valid", "Report it to the plugin's author";
+    WORKER = "PKT-0071", Limit, "the process that ran the plugin ended", "The plugin is started anew, away from the others; if it happens again report it to the author: a plugin may not be able to do that";
     BACKING_OFF = "PKT-0080", Plugin, "the plugin failed and waits to be started again", "";
     QUARANTINED = "PKT-0081", Plugin, "the plugin failed too often and is quarantined", "Replace it or change its settings or limits; then it is tried anew";
+    NO_WORKER = "PKT-0082", Host, "there is no process to run the plugin in", "picket-worker must lie beside the agent, or where `worker.program` in its config says, and be of the agent's version";
     HOST = "PKT-0090", Host, "the host failed", "This is a fault of the agent's: please report it";
 }
 

@@ -1,9 +1,11 @@
 use picket_agent_services::grants::Capability;
-use picket_agent_services::{Request, Response, logs};
+use picket_agent_services::logs;
 
 use super::{NoGrant, pairs, types};
+use crate::ask::{AnswerTooLarge, Ask, Told};
 use crate::bindings::picket::host::logs as wit;
 use crate::guest::Guest;
+use crate::points::Times;
 use crate::readings::Refused;
 
 impl wit::Host for Guest {
@@ -14,24 +16,24 @@ impl wit::Host for Guest {
     ) -> wasmtime::Result<Result<wit::Page, wit::LogsError>> {
         let wanted =
             logs::Wanted { files: wanted.files, units: wanted.units, from_the_end: wanted.from_the_end };
-        let Some(request) = self.lines.ask(wanted, most_bytes) else {
-            let page = wit::Page { chunks: Vec::new(), more: true, full: true, failures: Vec::new() };
-            return Ok(Ok(page));
-        };
-        match self.ask(Capability::Logs, Request::Logs(request)).await? {
-            Response::Logs(Ok(logs::Answer::Page(page))) => Ok(Ok(page.into())),
-            Response::Logs(Err(e)) => Ok(Err(e.into())),
+        match self.door.ask(Ask::ReadLogs { wanted, most: most_bytes }).await? {
+            Told::Logs(None) => {
+                let page = wit::Page { chunks: Vec::new(), more: true, full: true, failures: Vec::new() };
+                Ok(Ok(page))
+            }
+            Told::Logs(Some(answer)) => Ok(answer.map(Into::into).map_err(Into::into)),
+            Told::TooLarge => Err(AnswerTooLarge.into()),
             _ => Err(NoGrant(Capability::Logs).into()),
         }
     }
 
     async fn hold(&mut self, chunk: u32, bytes: u32) -> wasmtime::Result<Result<(), wit::LogsError>> {
-        Ok(self.lines.hold(chunk, bytes).map_err(|e| self.readings.refuse(e).into()))
+        Ok(self.ask_done(Ask::HoldLogs { chunk, bytes }).await?.map_err(Into::into))
     }
 
     async fn emit(&mut self, batches: Vec<wit::Batch>) -> wasmtime::Result<Result<(), wit::LogsError>> {
-        let batches = batches.into_iter().map(|b| (pairs(b.labels), b.timestamps, b.lines)).collect();
-        Ok(self.lines.emit(batches).map_err(|e| self.readings.refuse(e).into()))
+        let batches = batches.into_iter().map(|b| (pairs(b.labels), Times(b.timestamps), b.lines)).collect();
+        Ok(self.ask_done(Ask::EmitLogs(batches)).await?.map_err(Into::into))
     }
 }
 

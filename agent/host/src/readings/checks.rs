@@ -4,13 +4,15 @@ use picket_proto::model::{
     Family, Labels, MAX_LABELS, MetricType, Part, Severity, check_label_name, check_part,
 };
 use picket_proto::v1;
+use serde::{Deserialize, Serialize};
 
 use super::Refused;
 
 /// A family as the guest declares it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Declared {
     pub name: String,
+    #[serde(with = "crate::words")]
     pub metric_type: MetricType,
     pub unit: String,
     pub help: String,
@@ -104,9 +106,10 @@ pub(super) fn check_labels(
 }
 
 /// An event as the guest emits it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Happened {
     pub kind: String,
+    #[serde(with = "crate::words")]
     pub severity: Severity,
     pub subject: (String, String),
     pub message: String,

@@ -14,8 +14,8 @@ fn readings(limits: Limits) -> Readings {
     readings
 }
 
-fn series(name: &str) -> (u32, Part, Vec<(String, String)>) {
-    (0, Part::Value, vec![("name".to_owned(), name.to_owned())])
+fn series(name: &str) -> Asked {
+    Asked { family: 0, part: Part::Value, labels: vec![("name".to_owned(), name.to_owned())] }
 }
 
 /// Takes everything and checks that what it is given hangs together.
@@ -79,7 +79,7 @@ proptest! {
         for (step, number, flag) in steps {
             match step {
                 0 => drop(r.register(vec![series(&number.to_string())])),
-                1 => drop(r.register(vec![series(&number.to_string()), series("x"), (number, Part::Value, Vec::new())])),
+                1 => drop(r.register(vec![series(&number.to_string()), series("x"), Asked { family: number, ..series("") }])),
                 2 => drop(r.push([(number, if flag { f64::NAN } else { 1.0 })].into_iter())),
                 3 => drop(r.retire(&[number])),
                 _ => {

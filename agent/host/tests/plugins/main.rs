@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// Plugins run in this very process.
+pub const WALLED: bool = false;
+
+mod actions;
 mod hostile;
 mod kinds;
 mod life;

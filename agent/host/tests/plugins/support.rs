@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use picket_agent_host::{Host, HostOptions, Limits, Plugin, PluginError, PluginSpec, SampleSink};
+use picket_agent_host::{
+    Host, HostOptions, Limits, Plugin, PluginError, PluginSpec, SampleSink, WorkerOptions,
+};
 use picket_agent_services::grants::Scope;
 use picket_agent_services::{ServiceLimits, Services, ServicesOptions};
 use picket_proto::model::{Family, Labels, Part, PluginId};
@@ -50,7 +52,7 @@ fn core(name: &str) -> Vec<u8> {
         let made = out.join("wasm32-unknown-unknown/release");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-        if ["early", "hostile", "stranger"]
+        if ["deed", "early", "hostile", "stranger"]
             .iter()
             .all(|n| fresh(&made.join(format!("{n}.wasm")), &[source.join(n), wit.clone()]))
         {
@@ -106,6 +108,26 @@ fn compiler() -> PathBuf {
         .clone()
 }
 
+/// The worker, built with the tests.
+pub fn worker_options() -> WorkerOptions {
+    let root = rustix::process::geteuid().is_root();
+    WorkerOptions {
+        program: env!("CARGO_BIN_EXE_picket-worker").into(),
+        user: root.then_some((65_533, 65_533)),
+        memory: 512 << 20,
+        require: Vec::new(),
+    }
+}
+
+/// On a runtime of its own, which outlives the test's.
+pub fn walled(options: HostOptions, workers: WorkerOptions) -> Arc<Host> {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    });
+    let started = std::thread::spawn(move || RUNTIME.block_on(Host::walled(options, workers)));
+    started.join().unwrap().unwrap()
+}
+
 pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub host: Arc<Host>,
@@ -118,22 +140,30 @@ impl Fixture {
 
     pub fn with(change: impl FnOnce(&mut HostOptions)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let options = Self::options(folder.path(), change);
+        let host =
+            if crate::WALLED { walled(options, worker_options()) } else { Host::new(options).unwrap() };
+        Self { host, folder }
+    }
+
+    /// Those of a host that keeps its files there.
+    pub fn options(folder: &Path, change: impl FnOnce(&mut HostOptions)) -> HostOptions {
         let services = Services::new(ServicesOptions {
-            state_dir: folder.path().join("state"),
+            state_dir: folder.join("state"),
             extra_authorities: None,
             limits: ServiceLimits { http_time: Duration::from_secs(60), ..ServiceLimits::default() },
             nvml: Default::default(),
             kmsg: Default::default(),
         });
         let mut options = HostOptions {
-            cache_dir: folder.path().join("cache"),
+            cache_dir: folder.join("cache"),
             compiler: compiler(),
             compile_memory: 2 << 30,
             compile_timeout: Duration::from_secs(60),
             services: Arc::new(services.unwrap()),
         };
         change(&mut options);
-        Self { host: Host::new(options).unwrap(), folder }
+        options
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -169,7 +199,14 @@ impl Fixture {
 }
 
 pub fn spec(id: &str, file: PathBuf, settings: serde_json::Value) -> PluginSpec {
-    PluginSpec { id: PluginId::new(id).unwrap(), file, settings, grants: everything(), limits: limits() }
+    PluginSpec {
+        id: PluginId::new(id).unwrap(),
+        file,
+        settings,
+        grants: everything(),
+        limits: limits(),
+        isolation: Default::default(),
+    }
 }
 
 pub fn everything() -> Vec<Scope> {
