@@ -1,4 +1,4 @@
-//! Deleting files by rule, for actions. Grant: `files-write`.
+//! Deleting files by rule, and bundles of files for people; for actions. Grant: `files-write`.
 
 use serde::{Deserialize, Serialize};
 
@@ -107,4 +107,12 @@ pub fn find(rule: &Rule) -> Result<Search, FilesWriteError> {
 /// Any [`FilesWriteError`].
 pub fn delete(found: &Found) -> Result<End, FilesWriteError> {
     sys::files_delete(found)
+}
+
+/// Bytes for a file of a bundle: in the place of what it holds (`first`), or behind it. Gives where the file lies.
+///
+/// # Errors
+/// Any [`FilesWriteError`].
+pub fn put(bundle: &str, file: &str, content: &[u8], first: bool) -> Result<String, FilesWriteError> {
+    sys::files_put(bundle, file, content, first)
 }

@@ -97,7 +97,7 @@ use source::picket::types::types as wit;
 pub(crate) use command::{command_end, command_read, command_start};
 pub(crate) use containers::{containers_inspect, containers_list, containers_logs, containers_stats};
 pub(crate) use containers_control::change_container;
-pub(crate) use files_write::{files_delete, files_find};
+pub(crate) use files_write::{files_delete, files_find, files_put};
 pub(crate) use kmsg::kmsg_read;
 pub(crate) use logs::{logs_emit, logs_hold, logs_read};
 pub(crate) use nvml::nvml_snapshot;

@@ -5,7 +5,7 @@
 //! the effect would be had: nothing between the plugin and this door can forget it.
 
 use crate::grants::{Compiled, Grant};
-use crate::{Request, Response, command, containers_control, http, store};
+use crate::{Request, Response, command, containers_control, files_write, http, store, systemd_control};
 
 /// The refusal, where this request is an effect and effects are held back.
 pub(crate) fn refusal(grant: &Grant, request: &Request) -> Option<Response> {
@@ -40,10 +40,18 @@ pub(crate) fn refusal(grant: &Grant, request: &Request) -> Option<Response> {
         Request::ContainersControl(_) => {
             Response::ContainersControl(Err(containers_control::Error::Denied(why())))
         }
+        Request::SystemdControl(systemd_control::Request::Change { .. }) => {
+            Response::SystemdControl(Err(systemd_control::Error::Denied(why())))
+        }
+        Request::FilesWrite(files_write::Request::Delete { .. } | files_write::Request::Put(_)) => {
+            Response::FilesWrite(Err(files_write::Error::Denied(why())))
+        }
         Request::Store(store::Request::Get { .. } | store::Request::Keys { .. })
         | Request::Http(_)
         | Request::UnixHttp(_)
         | Request::Command(command::Request::Read { .. } | command::Request::End { .. })
+        | Request::SystemdControl(systemd_control::Request::Show { .. })
+        | Request::FilesWrite(files_write::Request::Find { .. })
         | Request::Files(_)
         | Request::System(_)
         | Request::Containers(_)

@@ -9,6 +9,7 @@ pub mod command;
 pub mod containers;
 pub mod containers_control;
 pub mod files;
+pub mod files_write;
 pub mod grants;
 mod held;
 pub mod http;
@@ -19,6 +20,7 @@ pub mod nvml;
 mod socket;
 pub mod store;
 pub mod system;
+pub mod systemd_control;
 pub mod unix_http;
 mod wakes;
 

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::grants::Capability;
 use crate::{
-    command, containers, containers_control, files, http, kmsg, logs, nvml, store, system, unix_http,
+    command, containers, containers_control, files, files_write, http, kmsg, logs, nvml, store, system,
+    systemd_control, unix_http,
 };
 
 /// One effect that a plugin asks for.
@@ -22,6 +23,8 @@ pub enum Request {
     Logs(logs::Request),
     Command(command::Request),
     ContainersControl(containers_control::Request),
+    SystemdControl(systemd_control::Request),
+    FilesWrite(files_write::Request),
 }
 
 impl Request {
@@ -39,6 +42,8 @@ impl Request {
             Self::Logs(_) => Capability::Logs,
             Self::Command(_) => Capability::Command,
             Self::ContainersControl(_) => Capability::ContainersControl,
+            Self::SystemdControl(_) => Capability::SystemdControl,
+            Self::FilesWrite(_) => Capability::FilesWrite,
         }
     }
 }
@@ -58,6 +63,8 @@ pub enum Response {
     Logs(Result<logs::Answer, logs::Error>),
     Command(Result<command::Answer, command::Error>),
     ContainersControl(Result<containers_control::Answer, containers_control::Error>),
+    SystemdControl(Result<systemd_control::Answer, systemd_control::Error>),
+    FilesWrite(Result<files_write::Answer, files_write::Error>),
     /// The grant is for another capability than the request: a fault of the caller, not of the plugin.
     Mismatch,
 }

@@ -145,6 +145,12 @@ impl Services {
                     crate::containers_control::call(rules, &self.limits, request).await,
                 )
             }
+            (Compiled::SystemdControl(rules), Request::SystemdControl(request)) => {
+                Response::SystemdControl(crate::systemd_control::call(rules, &self.limits, request).await)
+            }
+            (Compiled::FilesWrite(rules), Request::FilesWrite(request)) => {
+                Response::FilesWrite(crate::files_write::call(rules, &self.limits, request).await)
+            }
             (Compiled::Nvml(devices), Request::Nvml(request)) => {
                 Response::Nvml(self.nvml.call(grant.plugin(), devices, request).await)
             }

@@ -26,11 +26,15 @@ pub struct Seen {
 pub enum Limited {
     #[error("all actions of the fleet are stopped; an admin lets them go on with `picket action resume`")]
     Breaker,
-    #[error("{0} actions run on the fleet already, actions.max_running allows no more; try again when one has ended")]
+    #[error(
+        "{0} actions run on the fleet already, actions.max_running allows no more; try again when one has ended"
+    )]
     Running(usize),
     #[error("{0} actions were begun on the fleet within an hour, actions.per_hour allows no more")]
     PerHour(usize),
-    #[error("something was done to {0} of {1} connected nodes in the last ten minutes, actions.max_nodes_percent allows no more")]
+    #[error(
+        "something was done to {0} of {1} connected nodes in the last ten minutes, actions.max_nodes_percent allows no more"
+    )]
     Nodes(usize, usize),
 }
 

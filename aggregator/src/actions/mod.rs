@@ -142,7 +142,12 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]
-    pub async fn plan(self: &Arc<Self>, who: Asker<'_>, node: &NodeId, wish: Wish) -> Result<Record, ActionError> {
+    pub async fn plan(
+        self: &Arc<Self>,
+        who: Asker<'_>,
+        node: &NodeId,
+        wish: Wish,
+    ) -> Result<Record, ActionError> {
         let parameters = Value::Object(wish.parameters).to_string();
         let command = v1::command::Command::ActionPlan(v1::ActionPlan {
             plugin: wish.plugin.clone(),
@@ -193,7 +198,12 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]
-    pub async fn approve(self: &Arc<Self>, who: Asker<'_>, id: &str, digest: &str) -> Result<Record, ActionError> {
+    pub async fn approve(
+        self: &Arc<Self>,
+        who: Asker<'_>,
+        id: &str,
+        digest: &str,
+    ) -> Result<Record, ActionError> {
         let _door = self.door.lock().await;
         let mut record = self.get(id).await?;
         self.check_plan(&record, digest)?;
@@ -247,9 +257,9 @@ impl Actions {
         match self.ask(node, command).await {
             Ok(_) => self.get(id).await,
             // Whether it was let in, the node's report tells.
-            Err(error @ ActionError::Command(CommandError::Timeout { .. } | CommandError::Disconnected(_))) => {
-                Err(error)
-            }
+            Err(
+                error @ ActionError::Command(CommandError::Timeout { .. } | CommandError::Disconnected(_)),
+            ) => Err(error),
             Err(error) => {
                 self.refused(who, node, id, &error).await?;
                 Err(error)
@@ -287,7 +297,11 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]
-    pub async fn set_breaker(self: &Arc<Self>, who: Asker<'_>, open: Option<String>) -> Result<(), ActionError> {
+    pub async fn set_breaker(
+        self: &Arc<Self>,
+        who: Asker<'_>,
+        open: Option<String>,
+    ) -> Result<(), ActionError> {
         let event = if open.is_some() { "actions.paused" } else { "actions.resumed" };
         let message = open.clone().unwrap_or_default();
         self.append(who, event, "", "", message, Value::Null).await?;
@@ -343,10 +357,8 @@ impl Actions {
         }
         let this = Arc::clone(self);
         let node = node.clone();
-        let connected = self
-            .ingest
-            .get()
-            .map_or(0, |ingest| ingest.nodes().iter().filter(|n| n.connected).count());
+        let connected =
+            self.ingest.get().map_or(0, |ingest| ingest.nodes().iter().filter(|n| n.connected).count());
         let (bounds, now) = (self.options.bounds, self.options.clock.now_ms());
         let seen = blocking(move || this.store.seen(now)).await?;
         fleet::check(bounds, &seen, connected, node.as_str())?;
@@ -401,7 +413,8 @@ impl Actions {
                     .map_err(|e| ActionError::Node("an answer that is no JSON".to_owned(), e.to_string()))?;
                 match answer.get("refused") {
                     Some(no) => {
-                        let text = |key: &str| no[key].as_str().unwrap_or_default().chars().take(4096).collect();
+                        let text =
+                            |key: &str| no[key].as_str().unwrap_or_default().chars().take(4096).collect();
                         Err(ActionError::Refused { reason: text("reason"), message: text("message") })
                     }
                     None => Ok(answer),

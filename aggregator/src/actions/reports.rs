@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::ActionSink;
 use super::{ActionError, Actions, Asker, Catalogue, LOST_AFTER_MS, Record, blocking};
+use crate::ingest::ActionSink;
 
 /// What is kept of a report.
 const MAX_EXECUTIONS: usize = 64;

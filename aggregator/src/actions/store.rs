@@ -187,7 +187,8 @@ impl Store {
                 clauses.push(format!("{column} = ?{}", values.len()));
             }
         }
-        let filter = if clauses.is_empty() { String::new() } else { format!("WHERE {}", clauses.join(" AND ")) };
+        let filter =
+            if clauses.is_empty() { String::new() } else { format!("WHERE {}", clauses.join(" AND ")) };
         values.push(Sql::from(i64::from(query.limit.max(1))));
         let sql =
             format!("SELECT * FROM action {filter} ORDER BY planned_ms DESC, id LIMIT ?{}", values.len());
@@ -211,9 +212,8 @@ impl Store {
     pub fn seen(&self, now_ms: i64) -> Result<Seen, StoreError> {
         let paused = self.breaker()?.is_some();
         let connection = self.lock();
-        let mut running = connection.prepare_cached(
-            "SELECT node FROM action WHERE state IN ('sent', 'running', 'reverting')",
-        )?;
+        let mut running = connection
+            .prepare_cached("SELECT node FROM action WHERE state IN ('sent', 'running', 'reverting')")?;
         let running = running.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let last_hour: i64 = connection.query_row(
             "SELECT COUNT(*) FROM action WHERE applied_ms > ?1 AND state NOT IN ('refused', 'lost')",
@@ -232,19 +232,16 @@ impl Store {
     pub fn breaker(&self) -> Result<Option<Value>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached("SELECT reason, by FROM breaker")?;
-        let row = |row: &Row<'_>| {
-            Ok(json!({ "reason": row.get::<_, String>(0)?, "by": row.get::<_, String>(1)? }))
-        };
+        let row =
+            |row: &Row<'_>| Ok(json!({ "reason": row.get::<_, String>(0)?, "by": row.get::<_, String>(1)? }));
         Ok(statement.query_row([], row).optional()?)
     }
 
     pub fn set_breaker(&self, open: Option<(&str, &str)>) -> Result<(), StoreError> {
         let connection = self.lock();
         match open {
-            Some((reason, by)) => {
-                connection
-                    .execute("INSERT OR REPLACE INTO breaker VALUES (1, ?1, ?2)", params![reason, by])?
-            }
+            Some((reason, by)) => connection
+                .execute("INSERT OR REPLACE INTO breaker VALUES (1, ?1, ?2)", params![reason, by])?,
             None => connection.execute("DELETE FROM breaker", [])?,
         };
         Ok(())

@@ -89,7 +89,9 @@ async fn who_may_and_what_is_let_in() {
     clock.advance(Duration::from_secs(1000));
     assert_eq!(reason(&actions, OLGA, "a2", &digest).await, "expired");
     let told = events(&actions);
-    for wanted in ["olga action.apply-refused", "ada action.approved", "olga action.applied", "olga action.refused"] {
+    for wanted in
+        ["olga action.apply-refused", "ada action.approved", "olga action.applied", "olga action.refused"]
+    {
         assert!(told.iter().any(|t| t == wanted), "{wanted} is not among {told:?}");
     }
     assert_eq!(actions.audit().state().problem, "");
@@ -105,7 +107,9 @@ async fn all_can_be_stopped_over_a_restart() {
     drop(actions);
     let actions = open(folder.path(), &clock);
     assert_eq!(actions.breaker().unwrap().unwrap()["reason"], "a storm");
-    assert!(reason(&actions, ADA, "a1", &"d".repeat(64)).await.contains("all actions of the fleet are stopped"));
+    assert!(
+        reason(&actions, ADA, "a1", &"d".repeat(64)).await.contains("all actions of the fleet are stopped")
+    );
     actions.set_breaker(ADA, None).await.unwrap();
     assert!(reason(&actions, ADA, "a1", &"d".repeat(64)).await.contains("not connected"));
 }
@@ -143,7 +147,11 @@ async fn reports_are_taken_in_their_order_and_once() {
     // Only planned: no node can say that it was done.
     actions.put(record("a4", false)).await.unwrap();
     let all = |state, revision| {
-        report(vec![execution("a1", state, revision), execution("a4", state, revision), execution("zz", state, 1)])
+        report(vec![
+            execution("a1", state, revision),
+            execution("a4", state, revision),
+            execution("zz", state, 1),
+        ])
     };
     actions.reported(&node(), all("running", 2)).await.unwrap();
     actions.reported(&node(), all("succeeded", 5)).await.unwrap();

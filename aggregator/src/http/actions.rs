@@ -100,7 +100,8 @@ async fn apply(
 
 /// `GET /api/v1/actions[?node=&state=&limit=]`, newest first.
 async fn list(State(app): State<Arc<App>>, mut params: Params) -> Result<Response, ApiError> {
-    let query = Query { node: params.one("node")?, state: params.one("state")?, limit: params.limit(100, 1000)? };
+    let query =
+        Query { node: params.one("node")?, state: params.one("state")?, limit: params.limit(100, 1000)? };
     params.done()?;
     let records = app.actions.list(query).await.map_err(error)?;
     let records: Vec<Value> = records.iter().map(|r| r.json(false)).collect();

@@ -34,6 +34,10 @@ pub(crate) fn files_delete(found: &Found) -> Result<End, FilesWriteError> {
     }
 }
 
+pub(crate) fn files_put(bundle: &str, file: &str, content: &[u8], first: bool) -> Result<String, FilesWriteError> {
+    wit::put(bundle, file, content, first).map_err(error)
+}
+
 fn error(error: wit::FilesWriteError) -> FilesWriteError {
     use wit::FilesWriteError as E;
     match error {

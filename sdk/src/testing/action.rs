@@ -67,6 +67,11 @@ impl<A: Action> ActionHost<A> {
         self
     }
 
+    /// The bundles' files: `/bundles/BUNDLE/FILE` and what each holds.
+    pub fn bundles(&self) -> std::collections::BTreeMap<String, Vec<u8>> {
+        self.world.borrow().bundles.clone()
+    }
+
     /// Those that are left.
     pub fn left(&self) -> Vec<String> {
         self.world.borrow().deletable.iter().map(|f| f.path.clone()).collect()

@@ -184,6 +184,21 @@ pub(crate) fn files_find(rule: &Rule) -> Result<Search, FilesWriteError> {
     Ok(Search { files, more })
 }
 
+pub(crate) fn files_put(bundle: &str, file: &str, content: &[u8], first: bool) -> Result<String, FilesWriteError> {
+    if held() {
+        return Err(FilesWriteError::Denied(HELD.to_owned()));
+    }
+    let path = format!("/bundles/{bundle}/{file}");
+    world(|w| {
+        let kept = w.bundles.entry(path.clone()).or_default();
+        if first {
+            kept.clear();
+        }
+        kept.extend_from_slice(content);
+    });
+    Ok(path)
+}
+
 pub(crate) fn files_delete(found: &Found) -> Result<End, FilesWriteError> {
     if held() {
         return Err(FilesWriteError::Denied(HELD.to_owned()));

@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub broken_units: Option<crate::systemd_control::SystemdError>,
     /// Files that may be deleted; the rule's pattern is taken as the beginning and the end around its stars.
     pub deletable: Vec<crate::files_write::Found>,
+    pub bundles: std::collections::BTreeMap<String, Vec<u8>>,
     /// Effects are refused, as while an action plans.
     pub held: bool,
     pub store: Store,
@@ -80,6 +81,7 @@ impl Default for World {
             unit_changes: Vec::new(),
             broken_units: None,
             deletable: Vec::new(),
+            bundles: std::collections::BTreeMap::new(),
             held: false,
             store: Store::default(),
             log: Vec::new(),

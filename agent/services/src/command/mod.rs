@@ -179,6 +179,27 @@ pub(crate) async fn call(
     }
 }
 
+/// Runs a program of the host's own choice to its end, with the bounds of a rule: no shell, an empty environment but for
+/// its language, its whole process group killed when its time is up.
+pub(crate) async fn fixed(
+    program: &str,
+    arguments: Vec<String>,
+    timeout: std::time::Duration,
+    output_bytes: u64,
+) -> Result<(Outcome, Vec<u8>), Error> {
+    let rule = scope::Rule::fixed(program, timeout, output_bytes);
+    let run = run::start(program, &rule, arguments, Permit::take(&Arc::default())).await?;
+    let mut output = Vec::new();
+    loop {
+        let some = run.read(u32::MAX).await?;
+        if some.is_empty() {
+            break;
+        }
+        output.extend_from_slice(&some);
+    }
+    Ok((run.end().await?, output))
+}
+
 struct Place<'a> {
     runs: &'a Runs,
     number: u32,

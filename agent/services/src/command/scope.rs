@@ -38,7 +38,7 @@ pub struct CommandRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
     /// What each slot takes: `word` (letters, digits, `_`, `.`, `-`, and a letter, digit or `_` first), `number`
-    /// (digits), `words` (words with commas between), or the allowed words themselves, as in `idle|down`.
+    /// (digits), `words` (words with commas between), `text` (a sentence), or the allowed words themselves, as in `idle|down`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slots: BTreeMap<String, String>,
     /// The whole environment of the command.
@@ -103,6 +103,8 @@ enum SlotType {
     Word,
     Number,
     Words,
+    /// A sentence for people.
+    Text,
     Choice(Vec<String>),
 }
 
@@ -158,14 +160,15 @@ impl SlotType {
             "word" => Ok(Self::Word),
             "number" => Ok(Self::Number),
             "words" => Ok(Self::Words),
+            "text" => Ok(Self::Text),
             choices if choices.contains('|') => {
                 let words: Vec<String> = choices.split('|').map(str::to_owned).collect();
                 words.iter().try_for_each(|w| word(w)).map_err(|why| format!("{choices:?}: {why}"))?;
                 Ok(Self::Choice(words))
             }
-            other => {
-                Err(format!("{other:?} is no slot type: word, number, words, or the words as in \"a|b\""))
-            }
+            other => Err(format!(
+                "{other:?} is no slot type: word, number, words, text, or the words as in \"a|b\""
+            )),
         }
     }
 
@@ -181,10 +184,23 @@ impl SlotType {
                 Err(format!("it has more than {MAX_WORDS} words"))
             }
             Self::Words => value.split(',').try_for_each(word),
+            Self::Text => text(value),
             Self::Choice(words) if words.iter().any(|w| w == value) => Ok(()),
             Self::Choice(words) => Err(format!("one of {} is wanted", words.join(", "))),
         }
     }
+}
+
+/// A sentence: printable, on one line, and no option where an argument is nothing else.
+fn text(value: &str) -> Result<(), String> {
+    const MOST: usize = 256;
+    if value.trim().is_empty() || value.chars().count() > MOST {
+        return Err(format!("1 to {MOST} characters are wanted"));
+    }
+    if value.starts_with(|c: char| c == '-' || c.is_whitespace()) || value.chars().any(char::is_control) {
+        return Err("a text begins with no - and no space, and has no control characters".to_owned());
+    }
+    Ok(())
 }
 
 /// Nothing that a program could take for an option, a path upwards, a list or a pattern.
@@ -235,6 +251,19 @@ fn pieces(argument: &str) -> Result<Vec<Piece>, String> {
 }
 
 impl Rule {
+    /// Of a program that the host runs by itself.
+    pub(super) fn fixed(program: &str, timeout: Duration, output_bytes: u64) -> Self {
+        Self {
+            program: program.to_owned(),
+            arguments: Vec::new(),
+            slots: BTreeMap::new(),
+            environment: BTreeMap::from([("LC_ALL".to_owned(), "C".to_owned())]),
+            reads: false,
+            timeout,
+            output_bytes,
+        }
+    }
+
     fn new(rule: &CommandRule) -> Result<Self, String> {
         let wrong = |why: String| format!("command {:?}: {why}", rule.name);
         if rule.name.is_empty() {

@@ -70,6 +70,8 @@ fn scope_lines(scope: &Scope) -> String {
         Scope::Command(scope) => out.push_str(&scope.lines()),
         Scope::Logs(scope) => out.push_str(&scope.lines()),
         Scope::ContainersControl(scope) => out.push_str(&scope.lines()),
+        Scope::SystemdControl(scope) => out.push_str(&scope.lines()),
+        Scope::FilesWrite(scope) => out.push_str(&scope.lines()),
     }
     out
 }

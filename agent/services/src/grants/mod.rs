@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use picket_proto::model::PluginId;
 use serde::{Deserialize, Serialize};
 
-use crate::{command, containers, containers_control, kmsg, logs, nvml, unix_http};
+use crate::{
+    command, containers, containers_control, files_write, kmsg, logs, nvml, systemd_control, unix_http,
+};
 
 pub use lines::grant_lines;
 pub(crate) use lines::{list, secret_line, string, tables};
@@ -72,6 +74,10 @@ pub enum Scope {
     Logs(logs::Scope),
     /// Start, stop, restart and kill of containers.
     ContainersControl(containers_control::Scope),
+    /// Units of systemd: their state, and restart, reload, start and stop of them.
+    SystemdControl(systemd_control::Scope),
+    /// Deleting files.
+    FilesWrite(files_write::Scope),
 }
 
 /// What the gate asks of a scope that has a type of its own.
@@ -217,10 +223,12 @@ pub enum Capability {
     Command,
     Logs,
     ContainersControl,
+    SystemdControl,
+    FilesWrite,
 }
 
 impl Capability {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Store,
         Self::Files,
         Self::Http,
@@ -232,6 +240,8 @@ impl Capability {
         Self::Command,
         Self::Logs,
         Self::ContainersControl,
+        Self::SystemdControl,
+        Self::FilesWrite,
     ];
 
     /// The word in grants, and the interface's name in `picket:host`.
@@ -248,12 +258,14 @@ impl Capability {
             Self::Command => "command",
             Self::Logs => "logs",
             Self::ContainersControl => "containers-control",
+            Self::SystemdControl => "systemd-control",
+            Self::FilesWrite => "files-write",
         }
     }
 
     /// It changes something by its nature: for actions alone.
     pub const fn is_control(self) -> bool {
-        matches!(self, Self::ContainersControl)
+        matches!(self, Self::ContainersControl | Self::SystemdControl | Self::FilesWrite)
     }
 
     pub fn from_word(word: &str) -> Option<Self> {
@@ -281,6 +293,8 @@ impl Scope {
             Self::Command(_) => Capability::Command,
             Self::Logs(_) => Capability::Logs,
             Self::ContainersControl(_) => Capability::ContainersControl,
+            Self::SystemdControl(_) => Capability::SystemdControl,
+            Self::FilesWrite(_) => Capability::FilesWrite,
         }
     }
 }
@@ -307,6 +321,8 @@ pub(crate) enum Compiled {
     Command(<command::Scope as Granted>::Compiled),
     Logs(<logs::Scope as Granted>::Compiled),
     ContainersControl(<containers_control::Scope as Granted>::Compiled),
+    SystemdControl(<systemd_control::Scope as Granted>::Compiled),
+    FilesWrite(<files_write::Scope as Granted>::Compiled),
 }
 
 impl Grant {
@@ -327,6 +343,8 @@ impl Grant {
             Compiled::Command(_) => Capability::Command,
             Compiled::Logs(_) => Capability::Logs,
             Compiled::ContainersControl(_) => Capability::ContainersControl,
+            Compiled::SystemdControl(_) => Capability::SystemdControl,
+            Compiled::FilesWrite(_) => Capability::FilesWrite,
         }
     }
 
@@ -483,6 +501,12 @@ impl Compiled {
             Capability::ContainersControl => Self::ContainersControl(
                 containers_control::Scope::compile(&of!(scopes, ContainersControl)).map_err(malformed)?,
             ),
+            Capability::SystemdControl => Self::SystemdControl(
+                systemd_control::Scope::compile(&of!(scopes, SystemdControl)).map_err(malformed)?,
+            ),
+            Capability::FilesWrite => {
+                Self::FilesWrite(files_write::Scope::compile(&of!(scopes, FilesWrite)).map_err(malformed)?)
+            }
         }))
     }
 }
@@ -532,6 +556,10 @@ fn uncovered(need: &Scope, grants: &[Scope]) -> Option<Scope> {
         Scope::ContainersControl(need) => {
             need.uncovered(&of!(grants, ContainersControl)).map(Scope::ContainersControl)
         }
+        Scope::SystemdControl(need) => {
+            need.uncovered(&of!(grants, SystemdControl)).map(Scope::SystemdControl)
+        }
+        Scope::FilesWrite(need) => need.uncovered(&of!(grants, FilesWrite)).map(Scope::FilesWrite),
     }
 }
 
@@ -562,6 +590,8 @@ fn example(capability: Capability) -> Scope {
         Capability::Command => Scope::Command(Granted::example()),
         Capability::Logs => Scope::Logs(Granted::example()),
         Capability::ContainersControl => Scope::ContainersControl(Granted::example()),
+        Capability::SystemdControl => Scope::SystemdControl(Granted::example()),
+        Capability::FilesWrite => Scope::FilesWrite(Granted::example()),
     }
 }
 

@@ -54,6 +54,11 @@ impl PathPattern {
         (!self.segments.iter().any(|s| s == "**")).then_some(below)
     }
 
+    /// Whether it matches this path.
+    pub(crate) fn allows(&self, path: &str) -> bool {
+        segments(path).is_ok_and(|path| self.matches(&path))
+    }
+
     fn matches(&self, path: &[&str]) -> bool {
         wild(&self.segments, path, |p| p == "**", |p, s| segment_covers(p, s))
     }
