@@ -131,7 +131,11 @@ async fn look(config: &Config, file: &Path, write: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let target = detect::target(file);
-    detect::write(&target, &text).with_context(|| format!("{} cannot be written", target.display()))?;
+    let copy =
+        detect::write(&target, &text).with_context(|| format!("{} cannot be written", target.display()))?;
+    if let Some(copy) = copy {
+        eprintln!("what {} held before is kept in {}", target.display(), copy.display());
+    }
     eprintln!(
         "{} is written; look through it, then `picket-agent check-config` and reload the agent",
         target.display()
