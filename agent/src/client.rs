@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 const WITHIN: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 16 << 20;
 /// Of the plugins' table.
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 13;
 
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,18 @@ pub fn plugin_table(answer: &serde_json::Value, now_ms: i64) -> String {
     };
     let mut rows: Vec<[String; COLUMNS]> = vec![
         [
-            "PLUGIN", "STATE", "VERSION", "INTERVAL", "LAST", "TOOK", "SERIES", "OK", "FAILED", "SKIPPED",
+            "PLUGIN",
+            "STATE",
+            "VERSION",
+            "DIGEST",
+            "SIGNED BY",
+            "INTERVAL",
+            "LAST",
+            "TOOK",
+            "SERIES",
+            "OK",
+            "FAILED",
+            "SKIPPED",
             "GRANTS",
         ]
         .map(str::to_owned),
@@ -91,6 +102,8 @@ pub fn plugin_table(answer: &serde_json::Value, now_ms: i64) -> String {
             text(&line["id"]),
             text(&line["state"]),
             text(&line["version"]),
+            short(&line["digest"]),
+            text(&line["signed_by"]),
             crate::config::format_duration(interval),
             line["last"]["timestamp_ms"].as_i64().map_or_else(nothing, |at| ago(now_ms - at)),
             line["last"]["seconds"].as_f64().map_or_else(nothing, |took| format!("{:.1}ms", took * 1000.0)),
@@ -112,14 +125,28 @@ pub fn plugin_table(answer: &serde_json::Value, now_ms: i64) -> String {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-        let reason = i.checked_sub(1).and_then(|i| lines.get(i)).and_then(|line| line["reason"].as_str());
-        if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+        let Some(line) = i.checked_sub(1).and_then(|i| lines.get(i)) else { continue };
+        if let Some(reason) = line["reason"].as_str().filter(|reason| !reason.is_empty()) {
             for line in reason.lines() {
                 let _ = writeln!(out, "    {line}");
             }
         }
+        if line["previous"].is_object() {
+            let back = if line["rolled_back"] == true { "rolled back; " } else { "" };
+            let (version, digest) = (text(&line["previous"]["version"]), short(&line["previous"]["digest"]));
+            let _ = writeln!(out, "    {back}before it: {version} ({digest})");
+        }
+    }
+    for stray in answer["strays"].as_array().unwrap_or(&empty) {
+        let _ = writeln!(out, "{}", text(&stray["reason"]));
     }
     out
+}
+
+/// As much of a digest as a person compares.
+fn short(digest: &serde_json::Value) -> String {
+    let digits: String = digest.as_str().unwrap_or_default().chars().take(12).collect();
+    if digits.is_empty() { nothing() } else { digits }
 }
 
 fn nothing() -> String {

@@ -1,13 +1,16 @@
 //! How the agent and its parts are doing: one judgement for `/readyz` and for `picket_component_health`.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use picket_agent_host::{WallPart, Workers};
 use picket_agent_spool::Spool;
 use serde::Serialize;
 
 use crate::lines::Lines;
 use crate::schedule::{PluginStatus, State, StatusBoard};
+use crate::trust::Trust;
 use crate::uplink;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -49,6 +52,18 @@ pub struct Readiness {
     pub state: Level,
     /// The parts that are not healthy.
     pub reasons: Vec<Component>,
+    /// How the plugins' second wall stands, by its parts.
+    pub wall: BTreeMap<&'static str, WallStanding>,
+    /// What an operator has allowed and should know of.
+    pub notices: Vec<String>,
+}
+
+/// One part of the second wall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WallStanding {
+    pub up: bool,
+    /// What it is, or why it is not there.
+    pub detail: String,
 }
 
 /// Reads the parts; holds nothing of its own but what no part knows.
@@ -61,6 +76,9 @@ pub struct Health {
     /// The queue of log lines.
     pub lines: Lines,
     pub uplink: Option<Arc<uplink::Status>>,
+    /// Where the plugins run; none: in a test.
+    pub workers: Option<Arc<Workers>>,
+    pub trust: Arc<Trust>,
     pub(crate) stopping: AtomicBool,
     /// What is wrong with the configuration as it now stands in its files.
     pub(crate) config: Mutex<Option<String>>,
@@ -71,6 +89,7 @@ impl Health {
         let mut list = Vec::new();
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         list.push(component("config", config.map(|why| (Level::Degraded, why))));
+        list.push(component("trust", self.trust.trouble().map(|why| (Level::Degraded, why))));
         if let Some(spool) = &self.spool {
             let stats = spool.stats();
             let trouble = match (&self.spool_fallback, stats.last_error) {
@@ -122,7 +141,24 @@ impl Health {
             (true, None) => Level::Healthy,
             (true, Some(_)) => Level::Degraded,
         };
-        Readiness { ready, state, reasons }
+        let unsigned = self.trust.allows_unsigned();
+        let notices = unsigned.then(|| "plugins run unsigned: trust.allow_unsigned = true".to_owned());
+        let notices = notices.into_iter().collect();
+        Readiness { ready, state, reasons, wall: self.wall(), notices }
+    }
+
+    fn wall(&self) -> BTreeMap<&'static str, WallStanding> {
+        let Some(workers) = &self.workers else { return BTreeMap::new() };
+        let wall = workers.wall();
+        let standing = |part: WallPart| {
+            let found = wall.parts.iter().find(|standing| standing.part == part);
+            let standing = found.map_or_else(
+                || WallStanding { up: false, detail: "unknown".to_owned() },
+                |standing| WallStanding { up: standing.up, detail: standing.detail.clone() },
+            );
+            (part.word(), standing)
+        };
+        WallPart::ALL.into_iter().map(standing).collect()
     }
 
     pub(crate) fn set_config(&self, trouble: Option<String>) {
@@ -140,7 +176,7 @@ fn of_plugin(line: &PluginStatus) -> Component {
     let trouble = match (line.state, failed) {
         (State::Starting, _) => Some((Level::Unknown, "starting".to_owned())),
         (State::Refused | State::Quarantined, _) => Some((Level::Unhealthy, line.reason.clone())),
-        (State::BackingOff, _) => Some((Level::Degraded, line.reason.clone())),
+        (State::BackingOff | State::Removed, _) => Some((Level::Degraded, line.reason.clone())),
         (State::Running, Some(error)) => Some((Level::Degraded, error.to_owned())),
         (State::Running, None) if !line.reason.is_empty() => Some((Level::Degraded, line.reason.clone())),
         (State::Running, None) => None,

@@ -1,6 +1,7 @@
 //! The per-node agent: runs plugins by the clock, keeps what they say in a bounded queue on disk, brings it up to the
 //! aggregator, and shows it on a local page. It never trusts a plugin, and never needs the aggregator to keep collecting.
 
+pub mod actions;
 pub mod app;
 pub mod client;
 pub mod clock;
@@ -16,4 +17,7 @@ pub mod logs;
 pub mod notify;
 mod own;
 pub mod schedule;
+pub mod shelf;
+pub mod trust;
 pub mod uplink;
+pub mod watch;

@@ -5,12 +5,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use picket_agent::app::{self, App};
 use picket_agent::clock::{self, Clock as _};
 use picket_agent::config::{self, Config, ConfigError, Sources};
+use picket_agent::schedule::Wish;
+use picket_agent::watch::{self, Wished};
 use picket_agent::{client, detect, identity, logs};
 
 const FAILED: u8 = 1;
@@ -18,6 +21,8 @@ const PLUGIN_REFUSED: u8 = 3;
 const CONFIG: u8 = 78;
 /// Collecting is little work; two threads let one plugin compute while another's turn comes.
 const WORKERS: usize = 2;
+/// How long a version may take to be compiled and tried.
+const WISH_WITHIN: Duration = Duration::from_secs(150);
 const BLOCKING: usize = 8;
 
 #[derive(Parser)]
@@ -51,7 +56,17 @@ enum Command {
     Plugins {
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
+        #[command(subcommand)]
+        command: Option<PluginsCommand>,
     },
+}
+
+#[derive(Subcommand)]
+enum PluginsCommand {
+    /// Run the version of a plugin that ran before this one, until another file lies in the plugin folder
+    Rollback { plugin: String },
+    /// Try a quarantined plugin again
+    Release { plugin: String },
 }
 
 #[derive(Args)]
@@ -97,7 +112,8 @@ fn main() -> ExitCode {
         Command::CheckConfig { output } => return check_config(&config, output),
         Command::Detect { write } => runtime.block_on(look(&config, &sources.file, write)),
         Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
-        Command::Plugins { output } => runtime.block_on(plugins(config, output)),
+        Command::Plugins { output, command: None } => runtime.block_on(plugins(config, output)),
+        Command::Plugins { command: Some(command), .. } => runtime.block_on(wish(config, command)),
     };
     ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
@@ -120,6 +136,17 @@ fn check_config(config: &Config, output: Output) -> ExitCode {
     let refused = app::refused_plugins(config);
     for error in &refused {
         eprintln!("picket-agent: this plugin would be refused, the agent would run without it: {error}");
+    }
+    match app::wall(config) {
+        Ok(wall) => {
+            for standing in wall.parts.iter().filter(|standing| !standing.up) {
+                eprintln!("picket-agent: the plugins' second wall would be without {standing}");
+            }
+        }
+        Err(why) => {
+            eprintln!("picket-agent: it would not start: {why}");
+            return ExitCode::from(FAILED);
+        }
     }
     if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PLUGIN_REFUSED) }
 }
@@ -164,6 +191,17 @@ async fn plugins(config: Config, output: Output) -> anyhow::Result<()> {
         Output::Text => print!("{}", client::plugin_table(&answer, clock::SystemClock::new().wall_ms())),
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
     }
+    Ok(())
+}
+
+/// By way of the state folder: who may write there may change what runs.
+async fn wish(config: Config, command: PluginsCommand) -> anyhow::Result<()> {
+    let (plugin, wish) = match command {
+        PluginsCommand::Rollback { plugin } => (plugin, Wish::RollBack),
+        PluginsCommand::Release { plugin } => (plugin, Wish::Release),
+    };
+    let answer = watch::ask(&config.state_dir, &Wished { plugin, wish }, WISH_WITHIN).await;
+    println!("{}", answer.map_err(anyhow::Error::msg)?);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use picket_agent_host::SampleSink;
+use picket_agent_host::{SampleSink, WORKER_REASONS};
 use picket_agent_services::Services;
 use picket_proto::model::{Family, Labels, MetricType, Part, PluginId};
 use tokio::time::{Instant, sleep_until};
@@ -16,7 +16,7 @@ use crate::conditions::Conditions;
 use crate::config::OWN_ID;
 use crate::health::{Health, Level};
 use crate::lines::Lines;
-use crate::schedule::{PluginStatus, State, Ticker};
+use crate::schedule::{PluginStatus, State, Stray, Ticker};
 use crate::uplink;
 
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -75,8 +75,10 @@ impl Own {
     }
 
     /// What a gather between the ticks is worth.
-    fn seen(&self) -> (Vec<(String, State)>, bool) {
-        let plugins = self.health.board.all().into_iter().map(|line| (line.id, line.state)).collect();
+    fn seen(&self) -> (Vec<(String, State, Option<String>)>, bool) {
+        let all = self.health.board.all().into_iter();
+        let plugins =
+            all.map(|line| (line.id, line.state, line.refused.map(|refused| refused.digest))).collect();
         (plugins, self.health.uplink.as_ref().is_some_and(|uplink| uplink.connected()))
     }
 
@@ -86,6 +88,7 @@ impl Own {
         sink.begin(0);
         let mut page = Page { sink, family: 0, series: 0 };
         self.agent(&mut page);
+        self.workers(&mut page);
         let plugins = self.health.board.all();
         plugin_metrics(&mut page, &plugins);
         self.errors(&mut page);
@@ -103,7 +106,9 @@ impl Own {
                 page.sample(&[("component", &part.component), ("state", level.word())], value);
             }
         }
-        for event in self.conditions.turn(&plugins) {
+        let strays = self.health.board.strays().into_iter().filter(|stray| stray.refused);
+        let all: Vec<PluginStatus> = plugins.iter().cloned().chain(strays.map(of_stray)).collect();
+        for event in self.conditions.turn(&all) {
             sink.event(event);
         }
         sink.commit(true);
@@ -118,7 +123,7 @@ impl Own {
             "When the agent began, in seconds since the Unix epoch.",
         );
         page.sample(&[], self.started_ms as f64 / 1000.0);
-        if let Some(usage) = usage() {
+        if let Some(usage) = usage("self") {
             page.family(
                 "picket_agent_resident_memory_bytes",
                 MetricType::Gauge,
@@ -134,6 +139,45 @@ impl Own {
             page.family("picket_agent_threads", MetricType::Gauge, "Threads of the agent's process.");
             page.sample(&[], usage.threads);
         }
+    }
+
+    /// The processes that plugins run in, and the wall around them.
+    fn workers(&self, page: &mut Page<'_>) {
+        let Some(workers) = &self.health.workers else { return };
+        page.family(
+            "picket_agent_wall",
+            MetricType::Gauge,
+            "1 where a part of the plugins' second wall stands, 0 where this node has not got it.",
+        );
+        for standing in workers.wall().parts {
+            page.sample(&[("part", standing.part.word())], f64::from(u8::from(standing.up)));
+        }
+        let totals = workers.totals();
+        page.family("picket_agent_workers", MetricType::Gauge, "Processes that plugins run in.");
+        page.sample(&[], totals.running.len() as f64);
+        page.family(
+            "picket_agent_worker_starts_total",
+            MetricType::Counter,
+            "Such processes that were started.",
+        );
+        page.sample(&[], totals.started as f64);
+        page.family(
+            "picket_agent_worker_failures_total",
+            MetricType::Counter,
+            "Such processes that ended and were not to, by reason.",
+        );
+        for reason in WORKER_REASONS {
+            let count = totals.ended.get(reason).copied().unwrap_or(0);
+            page.sample(&[("reason", reason)], count as f64);
+        }
+        let used: Vec<Usage> =
+            totals.running.iter().filter_map(|process| usage(&process.to_string())).collect();
+        page.family(
+            "picket_agent_worker_resident_memory_bytes",
+            MetricType::Gauge,
+            "Memory of the processes that plugins run in, all of them, that is in RAM.",
+        );
+        page.sample(&[], used.iter().map(|usage| usage.resident_bytes).sum());
     }
 
     fn errors(&self, page: &mut Page<'_>) {
@@ -343,6 +387,17 @@ impl Own {
     }
 }
 
+/// A file that nobody asked for and that would be refused, as the conditions know troubles.
+fn of_stray(stray: Stray) -> PluginStatus {
+    PluginStatus {
+        id: stray.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        state: State::Refused,
+        reason: stray.reason,
+        code: stray.code,
+        ..PluginStatus::default()
+    }
+}
+
 fn plugin_metrics(page: &mut Page<'_>, plugins: &[PluginStatus]) {
     if plugins.is_empty() {
         return;
@@ -359,6 +414,23 @@ fn plugin_metrics(page: &mut Page<'_>, plugins: &[PluginStatus]) {
         for state in State::ALL {
             page.sample(&[("plugin", &p.id), ("state", state.word())], f64::from(u8::from(p.state == state)));
         }
+    }
+    page.family(
+        "picket_plugin_unsigned",
+        MetricType::Gauge,
+        "1 where the plugin runs without a signature, 0 where somebody whom the policy trusts vouches for it.",
+    );
+    for p in plugins.iter().filter(|p| !p.signed_by.is_empty()) {
+        page.sample(&[("plugin", &p.id)], f64::from(u8::from(p.signed_by == "unsigned")));
+    }
+    page.family(
+        "picket_plugin_swaps_total",
+        MetricType::Counter,
+        "New versions of a plugin, by whether they took the place of the running one.",
+    );
+    for p in plugins {
+        page.sample(&[("plugin", &p.id), ("result", "done")], p.swaps.done as f64);
+        page.sample(&[("plugin", &p.id), ("result", "refused")], p.swaps.refused as f64);
     }
     page.family("picket_plugin_collects_total", MetricType::Counter, "Collects, by how they ended.");
     for p in plugins {
@@ -451,9 +523,9 @@ struct Usage {
     threads: f64,
 }
 
-/// From `/proc/self/stat`, see proc(5); none where it cannot be read.
-fn usage() -> Option<Usage> {
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// From a process's `stat`, see proc(5); none where it cannot be read.
+fn usage(process: &str) -> Option<Usage> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field is the command, in parentheses, which may hold anything.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();

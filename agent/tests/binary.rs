@@ -245,7 +245,7 @@ fn standing_alone_with_the_real_plugins() {
     let Some((plugins, compiler)) = built() else { return };
     let grants = shipped_grants();
     let config = format!(
-        "plugin_dir = '{}'\ncompiler = '{}'\n\
+        "plugin_dir = '{}'\ncompiler = '{}'\ntrust.allow_unsigned = true\n\
          [plugins.node]\nfile = 'node.wasm'\ninterval = '500ms'\n\
          {grants}\n\
          [plugins.mock]\nfile = 'mock.wasm'\ninterval = '500ms'\n\

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::action::ActionCommand;
+use crate::audit::AuditCommand;
+use crate::plugin::PluginCommand;
+
 #[derive(Debug, Parser)]
 #[command(name = "picket", version, about = "Looks after a fleet of Picket nodes through their aggregator.")]
 pub struct Arguments {
@@ -77,6 +81,21 @@ pub enum Command {
         /// Only what matches, as name{label="value"}; may stand more than once.
         #[arg(long = "match", value_name = "SELECTOR", conflicts_with = "own")]
         selectors: Vec<String>,
+    },
+    /// Have nodes do something: plan, look, apply.
+    Action {
+        #[command(subcommand)]
+        command: ActionCommand,
+    },
+    /// Who did what: the aggregator's audit log.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Plugin files: what they need, who vouches for them.
+    Plugin {
+        #[command(subcommand)]
+        command: PluginCommand,
     },
     /// How the aggregator is; fails where it does not answer or is not ready.
     Status,
@@ -224,6 +243,27 @@ mod tests {
             ("logs", false),
             ("logs {a=\"b\"} --limit 6000", false),
             ("logs {a=\"b\"} --since ever", false),
+            ("action plan n1 action-containers restart container=llama grace_seconds=3", true),
+            ("action plan n1 action-containers", false),
+            ("action plan n1 p a container", false),
+            ("action apply n1 id", false),
+            ("action apply n1 id --digest d --wait", true),
+            ("action apply n1 id --digest d --wait 30s", true),
+            ("action list n1 --state running", true),
+            ("action show id", true),
+            ("audit verify --file /x --head h", true),
+            ("audit show --subject id", true),
+            ("plugin grants a.wasm", true),
+            ("plugin inspect a.wasm --output json", true),
+            ("plugin sign a.wasm --key k.key", true),
+            ("plugin sign a.wasm", false),
+            ("plugin push a.wasm h/r:1 --plain-http", true),
+            ("plugin push a.wasm", false),
+            ("plugin pull h/r:1 --into /x --username u --password-file f", true),
+            ("plugin pull h/r:1 --username u", false),
+            ("plugin verify a.wasm", false),
+            ("plugin verify a.wasm --key k.pub --as other", true),
+            ("plugin verify a.wasm --key k.pub --policy p.toml", false),
             ("--token a --token-file b status", false),
             ("", false),
         ] {

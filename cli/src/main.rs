@@ -2,11 +2,14 @@
 //!
 //! Standard output is data, standard error is talk. Exit codes: 0 done, 1 failed, 2 wrong arguments.
 
+mod action;
 mod api;
 mod arguments;
+mod audit;
 mod commands;
 mod config;
 mod output;
+mod plugin;
 mod top;
 
 use std::process::ExitCode;
@@ -15,6 +18,7 @@ use clap::Parser as _;
 
 use api::Client;
 use arguments::{Arguments, Command, NodeCommand};
+use audit::AuditCommand;
 use config::Connection;
 
 /// Why a command failed; each says what to do.
@@ -30,8 +34,18 @@ enum Error {
     Runtime(std::io::Error),
     #[error("cannot write the answer: {0}")]
     Output(#[from] std::io::Error),
+    #[error(transparent)]
+    File(#[from] plugin::FileError),
+    #[error(transparent)]
+    Signing(#[from] plugin::SigningError),
+    #[error(transparent)]
+    Registry(#[from] plugin::RegistryError),
     #[error("{0}")]
     Usage(&'static str),
+    #[error(transparent)]
+    Audit(#[from] audit::Broken),
+    #[error("the action ended as {0}: {1}")]
+    Action(String, String),
     #[error("the aggregator is not ready: {0}")]
     NotReady(String),
 }
@@ -56,14 +70,15 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     if let Command::Enroll { .. } = arguments.command {
         return Err(Error::Usage("write `picket enroll` first and the agent's arguments after it"));
     }
+    if let Command::Audit { command: AuditCommand::Verify { file: Some(file), head } } = &arguments.command {
+        return audit::verify_file(arguments.output, file, head.as_deref());
+    }
+    if let Command::Plugin { command } = &arguments.command {
+        let runtime = runtime()?;
+        return runtime.block_on(plugin::run(arguments.output, command));
+    }
     let connection = Connection::resolve(&arguments.connection)?;
-    // Fails only where another provider was installed before, and there is none.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
+    let runtime = runtime()?;
     let client = Client::new(&connection)?;
     let output = arguments.output;
     runtime.block_on(async {
@@ -80,8 +95,17 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             Command::Logs(wish) => commands::logs::run(&client, output, &wish).await,
             Command::Token { command } => commands::tokens::run(&client, output, command).await,
             Command::Metrics { own, selectors } => commands::metrics::print(&client, own, &selectors).await,
+            Command::Action { command } => action::run(&client, output, command).await,
+            Command::Audit { command } => audit::run(&client, output, command).await,
             Command::Status => commands::status::show(&client, output).await,
-            Command::Enroll { .. } => Ok(()),
+            Command::Plugin { .. } | Command::Enroll { .. } => Ok(()),
         }
     })
+}
+
+/// The runtime of what asks over the network, and the one TLS provider.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    // Fails only where another provider was installed before, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Error::Runtime)
 }

@@ -7,6 +7,7 @@
 
 mod commands;
 mod reload;
+mod worker;
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -15,26 +16,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use picket_agent_host::{Host, HostError, HostOptions, PluginError};
+use picket_agent_host::{Host, HostError, HostOptions, PluginError, Wall};
 use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions, kmsg, nvml};
 use picket_agent_spool::Spool;
-use picket_proto::model::LOG_LIFE;
+use picket_proto::model::{LOG_LIFE, PluginId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::actions::journal::Journal;
+use crate::actions::{self, ActionPlanned, Actions, ActionsOptions, HostActors, LetIn};
 use crate::clock::{Clock, SystemClock};
 use crate::collector::Collector;
 use crate::conditions::Conditions;
-use crate::config::{Config, Sources};
+use crate::config::{self, Config, Sources};
 use crate::health::Health;
 use crate::http;
 use crate::lines::Lines;
 use crate::logs::LogHandle;
 use crate::own::Own;
 use crate::schedule::{self, HostLoader, Planned, Schedule, ScheduleOptions, SourceSpec};
+use crate::shelf::{self, Shelf};
+use crate::trust::Trust;
+use crate::watch::Watcher;
 use crate::{identity, notify, uplink};
 
 /// Commands from the aggregator that wait.
@@ -49,6 +55,7 @@ const MEMORY_SPOOL: u64 = 16 << 20;
 const COMPILE_MEMORY: u64 = 2 << 30;
 const COMPILE_WITHIN: Duration = Duration::from_secs(120);
 /// What each stage of the way down may take.
+const ACTIONS_END_WITHIN: Duration = Duration::from_secs(10);
 const COLLECTS_END_WITHIN: Duration = Duration::from_secs(5);
 const UPLINK_ENDS_WITHIN: Duration = Duration::from_secs(8);
 const SPOOL_CLOSES_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +71,8 @@ pub enum StartError {
     Services(#[from] ServicesError),
     #[error("the plugin host could not be set up: {0}")]
     Host(#[from] HostError),
+    #[error("{0}")]
+    Worker(String),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("there is no randomness to number this run with")]
@@ -77,8 +86,13 @@ pub struct App {
     signals: Signals,
     listener: TcpListener,
     schedule: Schedule,
+    actions: Actions,
     health: Arc<Health>,
     own: Own,
+    watcher: Watcher,
+    trust: Arc<Trust>,
+    /// What the watcher looks at.
+    plugin_dir: Arc<std::sync::Mutex<PathBuf>>,
     api: http::Api,
     life: u64,
     /// Held so that no second agent uses the state folder.
@@ -126,19 +140,32 @@ impl App {
         }
         let services = Arc::new(services);
         let wakes = services.wakes().clone();
-        let host = Host::new(HostOptions {
+        let host_options = HostOptions {
             cache_dir: config.cache_dir.clone(),
             compiler: compiler(&config),
             compile_memory: COMPILE_MEMORY,
             compile_timeout: COMPILE_WITHIN,
             services: services.clone(),
-        })?;
+        };
+        let host = Host::walled(host_options, worker::options(&config).map_err(StartError::Worker)?).await?;
+        say_wall(&host);
+        let workers = host.workers().cloned();
+        let trust = Arc::new(Trust::open(&config.trust));
+        let shelf = Arc::new(Shelf::open(&config.state_dir, &config.cache_dir, trust.clone()));
         let schedule = Schedule::new(ScheduleOptions {
-            loader: Arc::new(HostLoader(host)),
+            loader: Arc::new(HostLoader(host.clone())),
+            shelf: shelf.clone(),
             clock: clock.clone(),
             collector: collector.clone(),
             node: node.clone(),
             wakes,
+        });
+        let actions = Actions::new(ActionsOptions {
+            settings: config.actions.clone(),
+            loader: Arc::new(LetIn { inner: Arc::new(HostActors(host)), shelf: shelf.clone() }),
+            clock: clock.clone(),
+            board: schedule.board().clone(),
+            journal: config.actions.enabled.then(|| open_journal(&config, clock.wall_ms())),
         });
         let health = Arc::new(Health {
             board: schedule.board().clone(),
@@ -146,6 +173,8 @@ impl App {
             spool_fallback,
             lines: lines.clone(),
             uplink: has_uplink.then(Arc::default),
+            workers,
+            trust: trust.clone(),
             stopping: AtomicBool::new(false),
             config: std::sync::Mutex::default(),
         });
@@ -159,8 +188,31 @@ impl App {
             lines: lines.clone(),
             services,
         };
+        let plugin_dir = Arc::new(std::sync::Mutex::new(config.plugin_dir.clone()));
+        let watcher = Watcher {
+            schedule: schedule.clone(),
+            shelf,
+            folder: plugin_dir.clone(),
+            state_dir: config.state_dir.clone(),
+        };
         let api = http::Api { collector, schedule: schedule.clone(), health: health.clone(), listen };
-        Ok(Self { config, sources, logs, signals, listener, schedule, health, own, api, life, _lock: lock })
+        Ok(Self {
+            config,
+            sources,
+            logs,
+            signals,
+            listener,
+            schedule,
+            actions,
+            health,
+            own,
+            watcher,
+            trust,
+            plugin_dir,
+            api,
+            life,
+            _lock: lock,
+        })
     }
 
     /// Runs until it is told to stop; a second signal ends it at once.
@@ -175,7 +227,15 @@ impl App {
         let server = tokio::spawn(http::serve(self.listener, http::router(self.api), stop.server.clone()));
         let watchdog = tokio::spawn(notify::watchdog(stop.server.clone()));
         self.schedule.apply(plan(&self.config)).await;
+        let (actions, planned) = (self.actions.clone(), plan_actions(&self.config));
+        // Compiling takes its time, and nothing here waits for it.
+        tokio::spawn(async move {
+            actions.configure(planned).await;
+            actions.resume();
+        });
         let own = tokio::spawn(self.own.run(stop.own.clone()));
+        // Looks, and holds nothing: it ends with the plugins.
+        let watch = tokio::spawn(self.watcher.run(stop.watch.clone()));
         let (uplink, commands) = match (&self.health.spool, &self.health.uplink) {
             (Some(spool), Some(status)) => {
                 let (sender, receiver) = mpsc::channel(COMMANDS);
@@ -186,11 +246,19 @@ impl App {
                     life: self.life,
                     lines: self.health.lines.spool().cloned(),
                     plugins: self.schedule.board().subscribe(),
+                    actions: self.actions.subscribe(),
                     commands: sender,
                     shutdown: stop.uplink.clone(),
                     status: status.clone(),
                 });
-                (Some(task), Some(tokio::spawn(commands::serve(self.schedule.clone(), receiver))))
+                (
+                    Some(task),
+                    Some(tokio::spawn(commands::serve(
+                        self.schedule.clone(),
+                        self.actions.clone(),
+                        receiver,
+                    ))),
+                )
             }
             _ => (None, None),
         };
@@ -202,7 +270,15 @@ impl App {
                 _ = self.signals.interrupt.recv() => "SIGINT",
                 _ = self.signals.reload.recv() => {
                     notify::reloading();
-                    reload::reload(&mut self.config, &self.sources, &self.logs, &self.schedule, &self.health).await;
+                    let parts = reload::Parts {
+                        logs: &self.logs,
+                        schedule: &self.schedule,
+                        health: &self.health,
+                        trust: &self.trust,
+                        plugin_dir: &self.plugin_dir,
+                    };
+                    reload::reload(&mut self.config, &self.sources, parts).await;
+                    self.actions.configure(plan_actions(&self.config)).await;
                     notify::ready(&summary(&self.config, uplink.is_some()));
                     continue;
                 }
@@ -212,6 +288,9 @@ impl App {
         }
         notify::stopping();
         self.health.stopping.store(true, Ordering::Relaxed);
+        stop.watch.cancel();
+        let _ = watch.await;
+        self.actions.stop(ACTIONS_END_WITHIN).await;
         let down = take_down(&self.schedule, &self.health, &stop, own, uplink, commands);
         tokio::select! {
             () = down => {}
@@ -227,6 +306,7 @@ impl App {
 /// What is told to stop, each at its time.
 #[derive(Default)]
 struct Stops {
+    watch: CancellationToken,
     own: CancellationToken,
     uplink: CancellationToken,
     server: CancellationToken,
@@ -275,29 +355,77 @@ fn plan(config: &Config) -> Vec<Planned> {
     config
         .plugins
         .iter()
-        .filter(|(_, plugin)| plugin.enabled)
-        .map(|(id, plugin)| Planned {
-            spec: SourceSpec {
-                id: id.clone(),
-                file: config.plugin_file(plugin),
-                settings: plugin.settings.clone(),
-                grants: plugin.grants.clone(),
-                limits: plugin.limits.clone(),
-            },
-            interval: plugin.interval,
-        })
+        .filter(|(_, plugin)| plugin.enabled && plugin.action.is_none())
+        .map(|(id, plugin)| Planned { spec: spec(config, id, plugin), interval: plugin.interval })
         .collect()
 }
 
+fn spec(config: &Config, id: &PluginId, plugin: &config::Plugin) -> SourceSpec {
+    SourceSpec {
+        id: id.clone(),
+        file: config.plugin_file(plugin),
+        settings: plugin.settings.clone(),
+        grants: plugin.grants.clone(),
+        limits: plugin.limits.clone(),
+        isolation: plugin.isolation,
+    }
+}
+
+/// The enabled action plugins.
+fn plan_actions(config: &Config) -> Vec<ActionPlanned> {
+    let all = config.plugins.iter().filter(|(_, plugin)| plugin.enabled);
+    all.filter_map(|(id, plugin)| {
+        let rules = plugin.action.clone()?;
+        Some(ActionPlanned { spec: spec(config, id, plugin), rules })
+    })
+    .collect()
+}
+
+/// Where it is written down what is done to this node.
+fn open_journal(config: &Config, now_ms: i64) -> Result<Journal, String> {
+    Journal::open(&config.state_dir.join("actions"), now_ms).map_err(|error| {
+        tracing::error!("no action is let in: {error}");
+        error.to_string()
+    })
+}
+
 /// The enabled plugins that this agent would refuse before it ran anything of them, each with the reason.
-pub fn refused_plugins(config: &Config) -> Vec<PluginError> {
-    plan(config).into_iter().filter_map(|planned| schedule::check(planned.spec).err()).collect()
+pub fn refused_plugins(config: &Config) -> Vec<String> {
+    let trust = Trust::open(&config.trust);
+    let check = |spec: SourceSpec, check: fn(SourceSpec) -> Result<(), PluginError>| match shelf::judge(
+        &trust, &spec,
+    ) {
+        Err(no) => Some(format!("{}: plugin {}: {}", no.error.code, spec.id, no.error.message)),
+        Ok(()) => check(spec).err().map(|error| error.to_string()),
+    };
+    let sources = plan(config).into_iter().filter_map(|planned| check(planned.spec, schedule::check));
+    let actions = plan_actions(config).into_iter().filter_map(|planned| check(planned.spec, actions::check));
+    sources.chain(actions).collect()
 }
 
 fn summary(config: &Config, uplink: bool) -> String {
     let plugins = config.plugins.values().filter(|plugin| plugin.enabled).count();
     let towards = if uplink { "with an uplink" } else { "standing alone" };
     format!("{plugins} plugins, {towards}, http on {}", config.http.listen)
+}
+
+/// What of the second wall this node has not.
+fn say_wall(host: &Host) {
+    for standing in host.workers().map(|workers| workers.wall().parts).unwrap_or_default() {
+        if standing.up {
+            tracing::info!("the plugins' second wall has {standing}");
+        } else {
+            tracing::warn!("the plugins' second wall lacks {standing}");
+        }
+    }
+}
+
+/// How the second wall would stand, as a worker finds it.
+///
+/// # Errors
+/// Why plugins would not run at all, for a person.
+pub fn wall(config: &Config) -> Result<Wall, String> {
+    picket_agent_host::probe(&worker::options(config)?)
 }
 
 /// The helpers stand beside the agent where the configuration does not say otherwise.

@@ -74,6 +74,14 @@ impl PluginSink {
         self.collector.commit(&self.plugin, batch, self.stale_after)
     }
 
+    /// Ends all series of the plugin, which runs no more.
+    pub fn end(&mut self) {
+        self.batch = Batch::default();
+        self.families.clear();
+        self.series.clear();
+        self.collector.remove(&self.plugin);
+    }
+
     /// Counts a failure of the plugin as a whole.
     pub fn count_error(&self, reason: &str, message: impl FnOnce() -> String) {
         self.collector.errors().count(&self.plugin, reason, message);

@@ -6,19 +6,26 @@ use std::time::Duration;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use picket_agent_host::{Isolation, Limits};
 use picket_proto::model::PluginId;
+
+use crate::actions::Rules;
 
 use super::reader::{Reader, Table};
 use super::values::format_duration;
 use super::{
-    ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, Logs, MAX_INTERVAL, MIN_INTERVAL, Nvml,
-    OWN_ID, Plugin, Problem, Spool, Uplink,
+    Actions, ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, Logs, MAX_INTERVAL, MIN_INTERVAL,
+    Nvml, OWN_ID, Plugin, Problem, Spool, Trust, Uplink, Worker,
 };
 
 /// The smallest spool that holds a useful part of an hour.
 const MIN_SPOOL: ByteSize = ByteSize(1 << 20);
 /// The smallest queue of log lines that takes what one collect may emit.
 const MIN_LOG_SPOOL: ByteSize = ByteSize(32 << 20);
+/// The time of one call into an action plugin, where the operator says none.
+const ACTION_CALL_TIME: Duration = Duration::from_secs(60);
+/// A worker with one plugin of the default limits.
+const MIN_WORKER_MEMORY: ByteSize = ByteSize(64 << 20);
 pub(super) const ENVIRONMENT: &str = "environment";
 
 /// Where the configuration comes from.
@@ -75,7 +82,8 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         }
     };
     let reader = Reader::new(&figment);
-    let config = read(reader.root(&dict));
+    let beside = sources.file.parent().unwrap_or(Path::new("")).join("policy.toml");
+    let config = read(reader.root(&dict), &beside);
     reader.finish()?;
     Ok(config)
 }
@@ -147,7 +155,7 @@ fn put(dict: &mut Dict, levels: &[&str], key: &str, value: Value) {
     }
 }
 
-fn read(mut root: Table<'_>) -> Config {
+fn read(mut root: Table<'_>, policy: &Path) -> Config {
     let config = Config {
         state_dir: root.path("state_dir").unwrap_or_else(|| "/var/lib/picket-agent".into()),
         cache_dir: root.path("cache_dir").unwrap_or_else(|| "/var/cache/picket-agent".into()),
@@ -160,6 +168,9 @@ fn read(mut root: Table<'_>) -> Config {
         log: log(root.table("log")),
         nvml: nvml(root.table("nvml")),
         kmsg: kmsg(root.table("kmsg")),
+        worker: worker(root.table("worker")),
+        actions: actions(root.table("actions")),
+        trust: trust(root.table("trust"), policy),
         plugins: root.tables("plugins").into_iter().filter_map(|(id, table)| plugin(id, table)).collect(),
     };
     for (key, path) in [("state_dir", &config.state_dir), ("cache_dir", &config.cache_dir)] {
@@ -291,6 +302,70 @@ fn kmsg(mut table: Table<'_>) -> Kmsg {
     kmsg
 }
 
+fn trust(mut table: Table<'_>, beside: &Path) -> Trust {
+    let policy = table.path("policy");
+    if policy.as_ref().is_some_and(|path| path.is_relative()) {
+        table.refuse("policy", "is relative; write a path that begins with /");
+    }
+    let trust = Trust {
+        policy: policy.unwrap_or_else(|| beside.to_owned()),
+        allow_unsigned: table.bool("allow_unsigned").unwrap_or(false),
+    };
+    table.finish();
+    trust
+}
+
+fn actions(mut table: Table<'_>) -> Actions {
+    let actions = Actions {
+        enabled: table.bool("enabled").unwrap_or(false),
+        max_running: table.count("max_running", 1..=64).unwrap_or(1),
+        per_hour: table.count("per_hour", 1..=10_000).unwrap_or(10),
+        cooldown: table.duration("cooldown").unwrap_or(Duration::from_secs(300)),
+        max_time: table.duration("max_time").unwrap_or(Duration::from_secs(900)),
+    };
+    if !(Duration::from_secs(1)..=MAX_INTERVAL).contains(&actions.max_time) {
+        table.refuse("max_time", "must be from 1s to 1d");
+    }
+    table.finish();
+    actions
+}
+
+/// What is said of an action plugin alone; none: it is a source.
+fn rules(table: &mut Table<'_>) -> Option<Rules> {
+    let is_action = table.word("role", &[("source", false), ("action", true)]).unwrap_or(false);
+    let mut of_action = table.table("action");
+    if !is_action && of_action.is_there() {
+        of_action.refuse_itself("is for a plugin with role = \"action\" alone");
+    }
+    let rules = Rules {
+        allow: of_action.list("allow").unwrap_or_default(),
+        approve: of_action.list("approve").unwrap_or_default(),
+        cooldown: of_action.duration("cooldown"),
+    };
+    of_action.finish();
+    is_action.then_some(rules)
+}
+
+fn worker(mut table: Table<'_>) -> Worker {
+    let worker = Worker {
+        program: table.path("program"),
+        user: table.string("user"),
+        memory: table.size("memory").unwrap_or(ByteSize(512 << 20)),
+        require: table.list("require").unwrap_or_default(),
+    };
+    if worker.memory < MIN_WORKER_MEMORY {
+        table.refuse(
+            "memory",
+            format!("{} is too small; at least {MIN_WORKER_MEMORY} is needed", worker.memory),
+        );
+    }
+    if worker.program.as_ref().is_some_and(|path| path.is_relative()) {
+        table.refuse("program", "is relative; write a path that begins with /");
+    }
+    table.finish();
+    worker
+}
+
 fn plugin(id: &str, mut table: Table<'_>) -> Option<(PluginId, Plugin)> {
     let checked = match PluginId::new(id) {
         Ok(checked) => Some(checked),
@@ -302,13 +377,7 @@ fn plugin(id: &str, mut table: Table<'_>) -> Option<(PluginId, Plugin)> {
     if id == OWN_ID {
         table.refuse_itself("is the id of the agent's own metrics; choose another");
     }
-    let file = table.path("file");
-    if file.is_none() {
-        table.refuse(
-            "file",
-            format!("is missing: the component of the plugin, for example file = \"{id}.wasm\""),
-        );
-    }
+    let file = table.path("file").unwrap_or_else(|| format!("{id}.wasm").into());
     let interval = table.duration("interval").unwrap_or(Duration::from_secs(15));
     if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         table.refuse(
@@ -321,8 +390,14 @@ fn plugin(id: &str, mut table: Table<'_>) -> Option<(PluginId, Plugin)> {
             ),
         );
     }
+    let action = rules(&mut table);
+    let mut limits: Limits = table.deserialize("limits").unwrap_or_default();
+    // What stops a container or a service takes the time that these need.
+    if action.is_some() && limits.call_time == Limits::default().call_time {
+        limits.call_time = ACTION_CALL_TIME;
+    }
     let plugin = Plugin {
-        file: file.unwrap_or_default(),
+        file,
         interval,
         enabled: table.bool("enabled").unwrap_or(true),
         settings: table
@@ -332,7 +407,11 @@ fn plugin(id: &str, mut table: Table<'_>) -> Option<(PluginId, Plugin)> {
             })
             .unwrap_or_else(|| serde_json::json!({})),
         grants: table.list("grants").unwrap_or_default(),
-        limits: table.deserialize("limits").unwrap_or_default(),
+        limits,
+        isolation: table
+            .word("isolation", &[("shared", Isolation::Shared), ("own", Isolation::Own)])
+            .unwrap_or_default(),
+        action,
     };
     table.finish();
     Some((checked?, plugin))

@@ -17,7 +17,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use picket_agent_host::Limits;
+use crate::actions::Rules;
+use picket_agent_host::{Isolation, Limits, WallPart};
 use picket_agent_services::grants::Scope;
 use picket_proto::model::PluginId;
 use serde::Serialize;
@@ -54,6 +55,9 @@ pub struct Config {
     pub log: Log,
     pub nvml: Nvml,
     pub kmsg: Kmsg,
+    pub worker: Worker,
+    pub actions: Actions,
+    pub trust: Trust,
     pub plugins: BTreeMap<PluginId, Plugin>,
 }
 
@@ -130,6 +134,46 @@ pub struct Kmsg {
     pub path: PathBuf,
 }
 
+/// What may be done to this node by way of the aggregator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Actions {
+    /// False: the node only observes, and no action plugin is loaded.
+    pub enabled: bool,
+    /// At a time.
+    pub max_running: usize,
+    pub per_hour: usize,
+    /// How long the same action is not done again to the same subject.
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub cooldown: Duration,
+    /// No step begins later than this after the command.
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub max_time: Duration,
+}
+
+/// Whose plugins run here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trust {
+    /// The policy; where there is no such file nobody is trusted.
+    pub policy: PathBuf,
+    /// What is not signed runs too.
+    pub allow_unsigned: bool,
+}
+
+/// The processes that plugins run in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Worker {
+    /// The `picket-worker` binary; none: the one beside the agent's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
+    /// Their user, by name or number, where the agent is root; none: `picket-worker`, or a number that is nobody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Memory of one of them, all its plugins together.
+    pub memory: ByteSize,
+    /// The parts of the second wall without which the agent does not start.
+    pub require: Vec<WallPart>,
+}
+
 /// One plugin, as the operator wants it to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plugin {
@@ -142,6 +186,11 @@ pub struct Plugin {
     /// What the operator permits; nothing by default.
     pub grants: Vec<Scope>,
     pub limits: Limits,
+    /// `own`: the plugin has a worker process for itself.
+    pub isolation: Isolation,
+    /// It is an action, with these rules; none: a source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Rules>,
 }
 
 impl Config {

@@ -116,8 +116,23 @@ impl<'a> Table<'a> {
         })
     }
 
+    pub fn count(&mut self, key: &'static str, allowed: std::ops::RangeInclusive<usize>) -> Option<usize> {
+        self.read(key, |value| match whole(value).and_then(|n| usize::try_from(n).ok()) {
+            Some(number) if allowed.contains(&number) => Ok(number),
+            Some(number) => {
+                Err(format!("{number} is not allowed; {} to {} is", allowed.start(), allowed.end()))
+            }
+            None => Err(expected("a number", value)),
+        })
+    }
+
+    /// Whether the table was written down at all.
+    pub fn is_there(&self) -> bool {
+        self.dict.is_some()
+    }
+
     pub fn size(&mut self, key: &'static str) -> Option<ByteSize> {
-        self.read(key, |value| match (text_of(value), value.to_u128()) {
+        self.read(key, |value| match (text_of(value), whole(value)) {
             (Some(text), _) => ByteSize::parse(text),
             (None, Some(bytes)) => {
                 u64::try_from(bytes).map(ByteSize).map_err(|_| "is too large a size".to_owned())
@@ -232,6 +247,11 @@ impl<'a> Table<'a> {
 
 fn text_of(value: &Value) -> Option<&str> {
     value.as_str()
+}
+
+/// A whole number: TOML's are signed, the environment's are not.
+fn whole(value: &Value) -> Option<u128> {
+    value.to_u128().or_else(|| u128::try_from(value.to_i128()?).ok())
 }
 
 fn expected(what: &str, value: &Value) -> String {

@@ -95,7 +95,6 @@ fn all_mistakes_are_told_at_once_with_file_and_key() {
             &["uplink.authorities", "is missing"],
             &["p.toml", "plugins.a.intervall", "did you mean \"interval\""],
             &["p.toml", "plugins.a.interval:", "1ms", "100ms"],
-            &["plugins.a.file", "is missing"],
             &["p.toml", "plugins.a.enabled", "true or false"],
             &["p.toml", "plugins.b c", "the plugin id"],
             &["p.toml", "plugins.picket-agent", "own metrics"],
@@ -169,9 +168,13 @@ fn the_shipped_file_names_every_key_with_its_default() {
     assert!(whole.compiler.take().is_some());
     assert!(whole.nvml.helper.take().is_some());
     assert!(whole.nvml.library.take().is_some());
+    assert!(whole.worker.program.take().is_some());
+    assert!(whole.worker.user.take().is_some());
     assert!(whole.uplink.aggregator.take().is_some());
     assert!(whole.uplink.certificate.take().is_some());
     assert!(whole.uplink.key.take().is_some());
     assert!(whole.uplink.authorities.take().is_some());
+    // Beside the file.
+    whole.trust.policy.clone_from(&shipped.trust.policy);
     assert_eq!(whole, shipped);
 }

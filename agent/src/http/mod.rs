@@ -45,6 +45,7 @@ pub fn router(api: Api) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/v1/plugins", get(plugins))
+        .route("/api/v1/grants", get(grants))
         .route("/api/v1/containers", get(containers))
         .route("/api/v1/models", get(models))
         .route("/api/v1/scenario", get(scenario).put(set_scenario))
@@ -100,7 +101,7 @@ impl From<ControlError> for Problem {
 }
 
 async fn index() -> &'static str {
-    "picket-agent: /metrics /healthz /readyz /api/v1/plugins /api/v1/containers /api/v1/models /api/v1/scenario\n"
+    "picket-agent: /metrics /healthz /readyz /api/v1/plugins /api/v1/grants /api/v1/containers /api/v1/models /api/v1/scenario\n"
 }
 
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
@@ -124,7 +125,13 @@ async fn readyz(State(api): State<Api>) -> Response {
 }
 
 async fn plugins(State(api): State<Api>) -> Response {
-    Json(serde_json::json!({ "plugins": api.schedule.board().all() })).into_response()
+    let board = api.schedule.board();
+    Json(serde_json::json!({ "plugins": board.all(), "strays": board.strays() })).into_response()
+}
+
+/// Who may do what on this node, and why.
+async fn grants(State(api): State<Api>) -> Response {
+    Json(crate::schedule::permits(api.schedule.board())).into_response()
 }
 
 /// The servers of models that the plugins know of.

@@ -57,6 +57,7 @@ async fn api(plugins: &[&str]) -> Router {
     let collector = Collector::new(clock.clone(), None);
     let schedule = Schedule::new(ScheduleOptions {
         loader: Arc::new(Twin),
+        shelf: crate::shelf::tests::shelf(),
         clock,
         collector: collector.clone(),
         node: "n".to_owned(),
@@ -65,10 +66,11 @@ async fn api(plugins: &[&str]) -> Router {
     let plan = plugins.iter().map(|id| Planned {
         spec: SourceSpec {
             id: PluginId::new(id).unwrap(),
-            file: "/nowhere".into(),
+            file: crate::shelf::tests::file(id),
             settings: serde_json::Value::Null,
             grants: Vec::new(),
             limits: Default::default(),
+            isolation: Default::default(),
         },
         interval: std::time::Duration::from_secs(1),
     });
@@ -79,6 +81,8 @@ async fn api(plugins: &[&str]) -> Router {
         spool: None,
         spool_fallback: None,
         uplink: None,
+        workers: None,
+        trust: Arc::new(crate::trust::Trust::open(&crate::config::Trust::of_anybody())),
         stopping: AtomicBool::new(false),
         config: std::sync::Mutex::default(),
     });

@@ -34,8 +34,8 @@ pub fn check(spec: SourceSpec) -> Result<(), PluginError> {
 
 impl From<SourceSpec> for PluginSpec {
     fn from(spec: SourceSpec) -> Self {
-        let SourceSpec { id, file, settings, grants, limits } = spec;
-        Self { id, file, settings, grants, limits }
+        let SourceSpec { id, file, settings, grants, limits, isolation } = spec;
+        Self { id, file, settings, grants, limits, isolation }
     }
 }
 
@@ -94,7 +94,7 @@ impl Source for Hosted {
     }
 }
 
-fn explain(error: &PluginError) -> SourceError {
+pub(crate) fn explain(error: &PluginError) -> SourceError {
     let mut message = format!("{} ({}): {}", error.phase, error.fault, error.why());
     if !error.advice.is_empty() {
         message.push_str(". ");

@@ -1,31 +1,39 @@
 //! When which plugin collects: one task a plugin, nothing shared between them but the collector.
 
+mod bring;
 mod hosted;
 mod source;
 mod status;
 mod task;
 mod ticker;
+mod trial;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use picket_agent_services::Wakes;
 use picket_proto::model::PluginId;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use hosted::explain;
 pub use hosted::{HostLoader, check};
 pub use source::{
     About, BoxFuture, Condition, Control, ControlError, Loader, Source, SourceError, SourceSpec, Took,
 };
-pub use status::{Collects, LastCollect, PluginStatus, State, StatusBoard};
+pub use status::{
+    Collects, LastCollect, Permit, PluginStatus, RefusedVersion, State, StatusBoard, Stray, Swaps, permits,
+};
 pub(crate) use ticker::Ticker;
 
 use crate::clock::Clock;
 use crate::collector::Collector;
+use crate::shelf::Shelf;
+use crate::watch::{Seen, Stamp};
 use task::{Request, Task};
 
 /// Requests that wait for one plugin.
@@ -37,6 +45,8 @@ const CONTROL_WITHIN: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct ScheduleOptions {
     pub loader: Arc<dyn Loader>,
+    /// Lets in what is loaded.
+    pub shelf: Arc<Shelf>,
     pub clock: Arc<dyn Clock>,
     pub collector: Collector,
     /// The node's name: moves its plugins' ticks away from other nodes'.
@@ -52,6 +62,16 @@ pub struct Planned {
     pub interval: Duration,
 }
 
+/// What an operator may ask for a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// Run the version before this one.
+    RollBack,
+    /// Try again what was quarantined.
+    Release,
+}
+
 /// Cheap to clone; all clones are the same schedule.
 #[derive(Clone)]
 pub struct Schedule {
@@ -62,6 +82,9 @@ pub struct Schedule {
 
 struct Handle {
     mailbox: mpsc::Sender<Request>,
+    /// The plugin's file as the operator wants it.
+    file: PathBuf,
+    seen: watch::Sender<Seen>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -94,8 +117,9 @@ impl Schedule {
         }
         for planned in plugins {
             let id = planned.spec.id.clone();
-            match tasks.get(&id).filter(|handle| !handle.task.is_finished()) {
+            match tasks.get_mut(&id).filter(|handle| !handle.task.is_finished()) {
                 Some(handle) => {
+                    handle.file.clone_from(&planned.spec.file);
                     let request = Request::Configure { spec: planned.spec, interval: planned.interval };
                     // Fails where the task has just ended: the next reload starts it anew.
                     let _ = handle.mailbox.send(request).await;
@@ -122,8 +146,15 @@ impl Schedule {
         });
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let stop = CancellationToken::new();
+        let (seen, receiver) = watch::channel(Seen::default());
+        let file = spec.file.clone();
         let task = Task {
             loader: self.options.loader.clone(),
+            shelf: self.options.shelf.clone(),
+            seen: receiver,
+            stamp: Stamp::default(),
+            revision: 0,
+            wish: None,
             clock: self.options.clock.clone(),
             board: self.board.clone(),
             sink: self.options.collector.sink(id.clone(), task::stale_after(interval)),
@@ -145,7 +176,7 @@ impl Schedule {
                 });
             }
         });
-        Handle { mailbox: sender, stop, task }
+        Handle { mailbox: sender, file, seen, stop, task }
     }
 
     /// Calls a plugin's control interface. `plugin`: none for the one that has one (the first by name).
@@ -176,6 +207,38 @@ impl Schedule {
             Ok(Err(_)) => Err(stopped(&id)),
             Err(_) => Err(ControlError::Timeout { plugin: id, within: CONTROL_WITHIN }),
         }
+    }
+
+    /// The files that the plugins are to be loaded from.
+    pub async fn files(&self) -> Vec<(PluginId, PathBuf)> {
+        self.tasks.lock().await.iter().map(|(id, handle)| (id.clone(), handle.file.clone())).collect()
+    }
+
+    /// A plugin's file looks like this now.
+    pub async fn see(&self, id: &PluginId, seen: Seen) {
+        if let Some(handle) = self.tasks.lock().await.get(id) {
+            handle.seen.send_if_modified(|before| {
+                let changed = *before != seen;
+                *before = seen;
+                changed
+            });
+        }
+    }
+
+    /// Does what an operator of this node asks for a plugin; gives what came of it.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub async fn wish(&self, id: &str, wish: Wish) -> Result<String, String> {
+        let mailbox = {
+            let tasks = self.tasks.lock().await;
+            tasks.iter().find(|(known, _)| known.as_str() == id).map(|(_, handle)| handle.mailbox.clone())
+        };
+        let mailbox = mailbox.ok_or_else(|| ControlError::NoSuchPlugin(id.to_owned()).to_string())?;
+        let (reply, answer) = oneshot::channel();
+        let ended = |_| format!("the plugin {id} is stopped");
+        mailbox.send(Request::Wish { wish, reply }).await.map_err(|e| ended(e.to_string()))?;
+        answer.await.map_err(|e| ended(e.to_string()))?
     }
 
     /// Ends all tasks, each after the collect that is under way; those that take longer than `within` are cut off.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use picket_agent_host::{Limits, SampleSink};
+use picket_agent_host::{Isolation, Limits, SampleSink};
 use picket_agent_services::grants::Scope;
 use picket_proto::model::PluginId;
 
@@ -22,6 +22,7 @@ pub struct SourceSpec {
     pub settings: serde_json::Value,
     pub grants: Vec<Scope>,
     pub limits: Limits,
+    pub isolation: Isolation,
 }
 
 /// Makes sources of component files.

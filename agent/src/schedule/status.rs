@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use picket_agent_services::grants::Scope;
+use picket_artifact::Need;
 use picket_proto::model::PluginId;
 use picket_proto::v1;
 use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::shelf::Version;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -18,15 +22,17 @@ pub enum State {
     Running,
     /// Failed and waits to be tried again.
     BackingOff,
-    /// Failed too often: left alone until a reload.
+    /// Failed too often: left alone until it is released, or another version or other settings come.
     Quarantined,
-    /// Could not be loaded: tried again at a reload.
+    /// Could not be loaded: tried again at a reload, and when its file changes.
     Refused,
+    /// Its file was taken away: it stopped.
+    Removed,
 }
 
 impl State {
-    pub const ALL: [Self; 5] =
-        [Self::Starting, Self::Running, Self::BackingOff, Self::Quarantined, Self::Refused];
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Running, Self::BackingOff, Self::Quarantined, Self::Refused, Self::Removed];
 
     pub fn word(self) -> &'static str {
         match self {
@@ -35,6 +41,7 @@ impl State {
             Self::BackingOff => "backing-off",
             Self::Quarantined => "quarantined",
             Self::Refused => "refused",
+            Self::Removed => "removed",
         }
     }
 }
@@ -51,6 +58,15 @@ pub struct PluginStatus {
     pub version: String,
     /// sha-256 of the component, hex.
     pub digest: String,
+    /// Who vouches for it; `unsigned`: nobody, and the policy allows that.
+    pub signed_by: String,
+    /// What ran before it and can be rolled back to.
+    pub previous: Option<Version>,
+    /// It was rolled back to: what lies in the plugin folder is another version.
+    pub rolled_back: bool,
+    /// What lies in the plugin folder and was not taken; a former version may run on.
+    pub refused: Option<RefusedVersion>,
+    pub swaps: Swaps,
     pub world: String,
     pub description: String,
     pub controllable: bool,
@@ -62,6 +78,42 @@ pub struct PluginStatus {
     pub collects: Collects,
     /// None: it has not collected yet.
     pub last: Option<LastCollect>,
+}
+
+/// A version that was not taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RefusedVersion {
+    /// Empty: it could not be read so far.
+    pub digest: String,
+    pub version: String,
+    pub code: String,
+    pub reason: String,
+}
+
+/// Totals since the agent began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Swaps {
+    /// Versions that took the place of another one.
+    pub done: u64,
+    /// Versions that were not taken.
+    pub refused: u64,
+}
+
+/// What a running plugin asks for, in its manifest's words, and what the operator grants it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Permit {
+    pub needs: Vec<Need>,
+    pub grants: Vec<Scope>,
+}
+
+/// A file in the plugin folder that no plugin of the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stray {
+    pub file: PathBuf,
+    /// It would be refused; else nobody has asked for it.
+    pub refused: bool,
+    pub code: String,
+    pub reason: String,
 }
 
 /// Totals since the agent began.
@@ -95,12 +147,19 @@ pub struct LastCollect {
 #[derive(Clone)]
 pub struct StatusBoard {
     lines: Arc<Mutex<BTreeMap<PluginId, PluginStatus>>>,
+    strays: Arc<Mutex<Vec<Stray>>>,
+    permits: Arc<Mutex<BTreeMap<PluginId, Permit>>>,
     published: watch::Sender<Vec<v1::PluginState>>,
 }
 
 impl Default for StatusBoard {
     fn default() -> Self {
-        Self { lines: Arc::default(), published: watch::Sender::new(Vec::new()) }
+        Self {
+            lines: Arc::default(),
+            strays: Arc::default(),
+            permits: Arc::default(),
+            published: watch::Sender::new(Vec::new()),
+        }
     }
 }
 
@@ -111,6 +170,25 @@ impl StatusBoard {
 
     pub fn line(&self, id: &PluginId) -> Option<PluginStatus> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// What each plugin asks for and is granted.
+    pub fn permits(&self) -> BTreeMap<PluginId, Permit> {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn permit(&self, id: &PluginId, needs: Vec<Need>, grants: Vec<Scope>) {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        permits.insert(id.clone(), Permit { needs, grants });
+    }
+
+    /// Files that no plugin of the configuration names.
+    pub fn strays(&self) -> Vec<Stray> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_strays(&self, strays: Vec<Stray>) {
+        *self.strays.lock().unwrap_or_else(PoisonError::into_inner) = strays;
     }
 
     /// Changes as the aggregator is to hear of them.
@@ -135,6 +213,7 @@ impl StatusBoard {
         let states = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.remove(id);
+            self.permits.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
             wire(&lines)
         };
         self.publish(states);
@@ -149,6 +228,31 @@ impl StatusBoard {
             changed
         });
     }
+}
+
+/// The document of `/api/v1/grants`: each plugin with what it is, what it asks for and why, and what it is granted.
+pub fn permits(board: &StatusBoard) -> serde_json::Value {
+    let permits = board.permits();
+    let plugins: Vec<serde_json::Value> = board
+        .all()
+        .into_iter()
+        .map(|line| {
+            let permit =
+                permits.iter().find(|(id, _)| id.as_str() == line.id).map(|(_, permit)| permit.clone());
+            let permit = permit.unwrap_or_default();
+            serde_json::json!({
+                "plugin": line.id,
+                "version": line.version,
+                "digest": line.digest,
+                "signed_by": line.signed_by,
+                "state": line.state,
+                "capabilities": line.grants,
+                "needs": permit.needs,
+                "grants": permit.grants,
+            })
+        })
+        .collect();
+    serde_json::json!({ "plugins": plugins })
 }
 
 fn wire(lines: &BTreeMap<PluginId, PluginStatus>) -> Vec<v1::PluginState> {

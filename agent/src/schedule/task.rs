@@ -1,22 +1,29 @@
 //! The life of one plugin: loaded, collected from by its own rhythm, controlled, replaced, stopped.
 //!
 //! One task owns one plugin, so nothing that a plugin does can make another late. It takes requests between collects
-//! from a bounded mailbox. A new version that cannot be loaded leaves the old one running.
+//! from a bounded mailbox. A new version that cannot be loaded, or whose first collect fails, leaves the old one running; one
+//! that is taken over goes on in the old one's rhythm. When its file is taken away it stops at once, within a collect too.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use picket_agent_host::SampleSink as _;
+use picket_proto::v1;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::source::{Control, ControlError, Loader, Source, SourceError, SourceSpec};
-use super::status::{LastCollect, PluginStatus, State, StatusBoard};
+use super::Wish;
+use super::bring::{Beside, Brought, Tried, bring};
+use super::source::{Control, ControlError, Loader, Source, SourceError, SourceSpec, Took};
+use super::status::{LastCollect, PluginStatus, RefusedVersion, State, StatusBoard};
 use super::ticker::Ticker;
 use crate::clock::Clock;
 use crate::collector::PluginSink;
+use crate::shelf::{NotStaged, Shelf, Staged};
+use crate::watch::{Seen, Stamp};
 
 pub(super) enum Request {
     Control {
@@ -28,10 +35,24 @@ pub(super) enum Request {
         spec: SourceSpec,
         interval: Duration,
     },
+    Wish {
+        wish: Wish,
+        reply: Reply,
+    },
 }
+
+type Reply = oneshot::Sender<Result<String, String>>;
 
 pub(super) struct Task {
     pub loader: Arc<dyn Loader>,
+    pub shelf: Arc<Shelf>,
+    /// How the plugin's file looks.
+    pub seen: watch::Receiver<Seen>,
+    /// How it looked when it was last loaded, and by which policy it was judged.
+    pub stamp: Stamp,
+    pub revision: u64,
+    /// Who waits for the load that is under way.
+    pub wish: Option<(Wish, Reply)>,
     pub clock: Arc<dyn Clock>,
     pub board: StatusBoard,
     pub sink: PluginSink,
@@ -55,21 +76,16 @@ pub(super) fn stale_after(interval: Duration) -> Duration {
     (2 * interval).max(Duration::from_secs(30))
 }
 
-/// Tells whether the file is another one than before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fingerprint(Option<(u64, u64, Option<SystemTime>)>);
-
-impl Fingerprint {
-    fn of(file: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        Self(std::fs::metadata(file).ok().map(|meta| (meta.ino(), meta.len(), meta.modified().ok())))
-    }
-}
-
-type Loaded = Result<Box<dyn Source>, SourceError>;
-
 struct Running {
     source: Box<dyn Source>,
+    /// What it was loaded from, held.
+    staged: Staged,
+    /// As it was wanted then.
+    spec: SourceSpec,
+    /// Its last collect could not read its source.
+    failing: bool,
+    /// The quarantine was written down.
+    quarantined: bool,
     ticker: Ticker,
     at: Instant,
     /// A collect beside the rhythm, which goes on as if it had not been.
@@ -87,8 +103,7 @@ impl Running {
 impl Task {
     pub async fn run(mut self) {
         let mut running: Option<Running> = None;
-        let mut fingerprint = Fingerprint::of(&self.spec.file);
-        let mut loading = Some(self.load());
+        let mut loading = Some(self.load(None));
         loop {
             tokio::select! {
                 biased;
@@ -110,23 +125,42 @@ impl Task {
                             }
                             self.update(|_| ());
                         }
-                        let now = Fingerprint::of(&spec.file);
+                        let changed = Stamp::of(&spec.file) != self.stamp
+                            || self.shelf.trust().revision() != self.revision;
                         let well = loading.is_some()
                             || !self.refused
                                 && running.as_ref().is_some_and(|r| r.source.condition().state == State::Running);
-                        if !well || spec != self.spec || now != fingerprint {
+                        if !well || spec != self.spec || changed {
                             self.spec = spec;
-                            fingerprint = now;
-                            loading = Some(self.load());
-                            if running.is_none() {
-                                self.update(|line| line.state = State::Starting);
-                            }
+                            loading = Some(self.load(running.as_ref()));
+                        }
+                    }
+                    Some(Request::Wish { wish, reply }) => {
+                        if self.grant(wish, reply).await {
+                            loading = Some(self.load(running.as_ref()));
                         }
                     }
                 },
-                loaded = finished(&mut loading) => {
+                () = changed(&mut self.seen) => {
+                    let seen = *self.seen.borrow_and_update();
+                    match seen {
+                        Seen::Unknown => {}
+                        // One that was not there when it was loaded was refused for it.
+                        Seen::Gone if self.stamp.is_there() || running.is_some() => {
+                            loading = None;
+                            self.removed(running.take());
+                        }
+                        Seen::Gone => {}
+                        Seen::There { stamp, revision } => {
+                            if stamp != self.stamp || revision != self.revision {
+                                loading = Some(self.load(running.as_ref()));
+                            }
+                        }
+                    }
+                }
+                brought = finished(&mut loading) => {
                     loading = None;
-                    running = self.swap(running.take(), loaded);
+                    running = self.settle(running.take(), brought).await;
                 }
                 () = due(running.as_ref().map(Running::due)) => {
                     if let Some(running) = &mut running {
@@ -143,52 +177,208 @@ impl Task {
         }
     }
 
-    fn load(&self) -> AbortOnDropHandle<Loaded> {
-        AbortOnDropHandle::new(tokio::spawn(self.loader.load(self.spec.clone())))
+    fn load(&mut self, running: Option<&Running>) -> AbortOnDropHandle<Brought> {
+        self.stamp = Stamp::of(&self.spec.file);
+        self.revision = self.shelf.trust().revision();
+        let beside = running.and_then(|running| {
+            let state = running.source.condition().state;
+            // What is quarantined keeps nobody's place.
+            (state != State::Quarantined).then(|| Beside {
+                digest: running.staged.version.digest.clone(),
+                spec: running.spec.clone(),
+                well: state == State::Running,
+                failing: running.failing,
+            })
+        });
+        if running.is_none() {
+            self.update(|line| line.state = State::Starting);
+        }
+        let (loader, shelf) = (self.loader.clone(), self.shelf.clone());
+        AbortOnDropHandle::new(tokio::spawn(bring(loader, shelf, self.spec.clone(), beside)))
     }
 
-    /// Takes the new one where it could be loaded, else keeps the old one, and says which.
-    fn swap(&mut self, old: Option<Running>, loaded: Loaded) -> Option<Running> {
-        let plugin = self.spec.id.clone();
-        self.refused = loaded.is_err();
-        match loaded {
-            Ok(source) => {
-                let about = source.about();
-                tracing::info!(%plugin, version = about.version, digest = about.digest, "plugin loaded");
-                let condition = source.condition();
-                self.update(|line| {
-                    line.state = condition.state;
-                    line.reason = condition.reason;
-                    line.code.clear();
-                    line.version = about.version;
-                    line.digest = about.digest;
-                    line.world = about.world;
-                    line.description = about.description;
-                    line.controllable = about.controllable;
-                });
-                // The first collect is at once: a node shows values a moment after its start.
-                let ticker = Ticker::new(self.interval, &self.seed);
-                let now = Instant::now();
-                Some(Running { source, ticker, at: now, woken: None, rested: now })
+    /// Begins what an operator asks for; false: it is answered already.
+    async fn grant(&mut self, wish: Wish, reply: Reply) -> bool {
+        let (shelf, id) = (self.shelf.clone(), self.spec.id.clone());
+        let done = tokio::task::spawn_blocking(move || match wish {
+            Wish::RollBack => shelf.roll_back(&id).map(|_| ()),
+            Wish::Release if shelf.release(&id) => Ok(()),
+            Wish::Release => Err(format!("no version of {id} is quarantined")),
+        });
+        match done.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(()) => {
+                self.wish = Some((wish, reply));
+                true
             }
-            Err(error) => {
-                tracing::error!(%plugin, code = error.code, "plugin refused: {error}");
-                let kept = old.is_some();
-                self.update(|line| {
-                    line.code = error.code;
-                    if kept {
-                        line.reason = format!(
-                            "the file or config as it is now was refused, the former runs on: {}",
-                            error.message
-                        );
-                    } else {
-                        line.state = State::Refused;
-                        line.reason = error.message;
-                    }
-                });
-                old
+            Err(why) => {
+                let _ = reply.send(Err(why));
+                false
             }
         }
+    }
+
+    /// Takes what was brought up where it was, else keeps what runs, and says which.
+    async fn settle(&mut self, old: Option<Running>, brought: Brought) -> Option<Running> {
+        let wish = self.wish.take();
+        let (running, answer) = match brought {
+            Brought::New { tried, refused } => {
+                self.refused = refused.is_some();
+                let running = self.swap(old, *tried, refused).await;
+                let now = &running.staged.version;
+                let said = format!("{} {} (sha256 {}) runs", self.spec.id, now.version, now.digest);
+                (Some(running), Ok(said))
+            }
+            Brought::Same(staged) => {
+                self.refused = false;
+                let version = staged.version.clone();
+                self.adopt(&staged).await;
+                self.update(|line| {
+                    if line.refused.take().is_some() && line.state == State::Running {
+                        line.reason.clear();
+                        line.code.clear();
+                    }
+                });
+                let running = old.map(|old| Running { staged: *staged, ..old });
+                (running, Ok(format!("{} {} runs already", self.spec.id, version.version)))
+            }
+            Brought::Refused { refused, stop } => {
+                self.refused = true;
+                let why = format!("{} {}", refused.error.code, refused.error.message);
+                if matches!(wish, Some((Wish::RollBack, _))) {
+                    self.shelf.unpin(&self.spec.id);
+                }
+                (self.keep(old, refused, stop), Err(why))
+            }
+        };
+        if let Some((_, reply)) = wish {
+            // The asker may have gone.
+            let _ = reply.send(answer);
+        }
+        running
+    }
+
+    /// A new version takes its place, in the rhythm of the old one.
+    async fn swap(&mut self, old: Option<Running>, tried: Tried, refused: Option<NotStaged>) -> Running {
+        let Tried { source, staged, trial } = tried;
+        let plugin = self.spec.id.clone();
+        let about = source.about();
+        let version = staged.version.clone();
+        tracing::info!(%plugin, version = about.version, digest = version.digest, signed_by = version.signed_by, "plugin loaded");
+        let before = self.shelf.record(&plugin).current;
+        self.adopt(&staged).await;
+        let swapped = before.filter(|before| before.digest != version.digest);
+        self.sink.start(self.clock.wall_ms());
+        let whole = trial.is_some_and(|(trial, whole)| {
+            trial.hand_on(&mut self.sink);
+            whole
+        });
+        if let Some(before) = &swapped {
+            self.sink.event(swap_event(&plugin, before, &version));
+        }
+        self.sink.commit(whole);
+        let condition = source.condition();
+        let told = refused.as_ref().map(refusal);
+        if let Some(refused) = &refused {
+            self.say_refused(refused);
+        }
+        self.update(|line| {
+            line.state = condition.state;
+            line.reason = match &told {
+                Some(told) => former(told),
+                None => condition.reason,
+            };
+            line.code = told.as_ref().map(|told| told.code.clone()).unwrap_or_default();
+            line.refused = told;
+            line.version = about.version;
+            line.digest = version.digest;
+            line.world = about.world;
+            line.description = about.description;
+            line.controllable = about.controllable;
+            line.swaps.done += u64::from(swapped.is_some());
+        });
+        let now = Instant::now();
+        // The first collect is at once: a node shows values a moment after its start.
+        let (ticker, at) = match old {
+            Some(old) => (old.ticker, old.at),
+            None => (Ticker::new(self.interval, &self.seed), now),
+        };
+        let spec = self.spec.clone();
+        Running {
+            source,
+            staged,
+            spec,
+            failing: false,
+            quarantined: false,
+            ticker,
+            at,
+            woken: None,
+            rested: now,
+        }
+    }
+
+    /// It was let in and runs: what is known of it is written down.
+    async fn adopt(&self, staged: &Staged) {
+        let (shelf, id, version) = (self.shelf.clone(), self.spec.id.clone(), staged.version.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            shelf.adopted(&id, &version);
+            shelf.record(&id)
+        });
+        let record = written.await.unwrap_or_default();
+        let needs = staged.needs.clone();
+        self.board.permit(&self.spec.id, needs, self.spec.grants.clone());
+        self.update(|line| {
+            line.signed_by.clone_from(&staged.version.signed_by);
+            line.previous = record.previous;
+            line.rolled_back = record.pin.is_some();
+        });
+    }
+
+    /// What is wanted was refused: what runs runs on, if it still may.
+    fn keep(&mut self, old: Option<Running>, refused: NotStaged, stop: bool) -> Option<Running> {
+        self.say_refused(&refused);
+        let told = refusal(&refused);
+        let old = if stop { None } else { old };
+        let kept = old.is_some();
+        if !kept {
+            self.sink.end();
+        }
+        self.update(|line| {
+            line.code.clone_from(&told.code);
+            line.swaps.refused += u64::from(kept);
+            if kept && line.state != State::Quarantined {
+                line.reason = former(&told);
+            } else {
+                // Quarantined it stays what it is, whatever the reason why it is not tried again.
+                let held = told.code == QUARANTINED;
+                line.state = if held { State::Quarantined } else { State::Refused };
+                line.reason.clone_from(&told.reason);
+            }
+            line.refused = Some(told);
+        });
+        old
+    }
+
+    fn say_refused(&self, refused: &NotStaged) {
+        let NotStaged { digest, version, error } = refused;
+        tracing::error!(plugin = %self.spec.id, code = error.code, digest, version, "plugin refused: {error}");
+        self.sink.count_error(error.reason, || format!("{} {}", error.code, error.message));
+    }
+
+    /// The file is no longer there.
+    fn removed(&mut self, running: Option<Running>) {
+        self.stamp = Stamp::default();
+        drop(running);
+        self.sink.end();
+        let file = self.spec.file.display().to_string();
+        tracing::info!(plugin = %self.spec.id, file, "plugin stopped: its file was taken away");
+        self.update(|line| {
+            line.state = State::Removed;
+            line.reason =
+                format!("{file} was taken away; put it back, or take the plugin out of the configuration");
+            line.code.clear();
+            line.refused = None;
+            line.series = 0;
+        });
     }
 
     /// A collect in the plugin's rhythm, or one that it was woken for.
@@ -214,10 +404,27 @@ impl Task {
         let condition = running.source.condition();
         if condition.enterable {
             self.sink.start(timestamp_ms);
-            let collected = running.source.collect(&mut self.sink).await;
+            let mut seen = self.seen.clone();
+            let collected: Result<Took, SourceError> = tokio::select! {
+                biased;
+                collected = running.source.collect(&mut self.sink) => collected,
+                // Dropped midway, the call ends with its instance.
+                () = gone(&mut seen) => {
+                    self.sink.commit(false);
+                    return;
+                }
+            };
             let committed = self.sink.commit(collected.is_ok());
             let seconds = self.clock.monotonic().saturating_sub(began).as_secs_f64();
             let after = running.source.condition();
+            running.failing = collected.as_ref().is_err_and(|error| error.reason == "plugin");
+            if after.state == State::Quarantined && !running.quarantined {
+                running.quarantined = true;
+                let (shelf, spec) = (self.shelf.clone(), running.spec.clone());
+                let (digest, why) = (running.staged.version.digest.clone(), after.reason.clone());
+                // Nobody waits for the disk here.
+                drop(tokio::task::spawn_blocking(move || shelf.quarantine(&spec, &digest, &why)));
+            }
             if let Err(error) = &collected {
                 self.sink.count_error(error.reason, || format!("{} {}", error.code, error.message));
             }
@@ -282,15 +489,79 @@ impl Task {
     }
 }
 
+/// The code of what is not tried again.
+const QUARANTINED: &str = "PKT-0081";
+
+fn refusal(refused: &NotStaged) -> RefusedVersion {
+    RefusedVersion {
+        digest: refused.digest.clone(),
+        version: refused.version.clone(),
+        code: refused.error.code.clone(),
+        reason: refused.error.message.clone(),
+    }
+}
+
+fn former(refused: &RefusedVersion) -> String {
+    format!("the file or config as it is now was refused, the former runs on: {}", refused.reason)
+}
+
+fn swap_event(
+    plugin: &picket_proto::model::PluginId,
+    before: &crate::shelf::Version,
+    now: &crate::shelf::Version,
+) -> v1::Event {
+    let attributes = [
+        ("version", &now.version),
+        ("digest", &now.digest),
+        ("signed_by", &now.signed_by),
+        ("former_version", &before.version),
+        ("former_digest", &before.digest),
+    ];
+    v1::Event {
+        kind: "plugin.swapped".to_owned(),
+        severity: v1::Severity::Info.into(),
+        subject_kind: "plugin".to_owned(),
+        subject_id: plugin.as_str().to_owned(),
+        message: format!("the plugin {plugin} runs as {}, before it was {}", now.version, before.version),
+        attributes: attributes
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| v1::Label { name: name.to_owned(), value: value.clone() })
+            .collect(),
+        ..v1::Event::default()
+    }
+}
+
+/// Ends when the file looks otherwise; never where nobody looks.
+async fn changed(seen: &mut watch::Receiver<Seen>) {
+    if seen.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Ends when the file is gone.
+async fn gone(seen: &mut watch::Receiver<Seen>) {
+    if seen.wait_for(|seen| *seen == Seen::Gone).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Ends when the load does; never where none is under way.
-async fn finished(loading: &mut Option<AbortOnDropHandle<Loaded>>) -> Loaded {
+async fn finished(loading: &mut Option<AbortOnDropHandle<Brought>>) -> Brought {
     match loading {
-        Some(handle) => handle.await.unwrap_or_else(|error| {
-            Err(SourceError {
-                code: String::new(),
-                message: format!("the agent failed while it loaded the plugin: {error}; please report it"),
-                reason: "host",
-            })
+        Some(handle) => handle.await.unwrap_or_else(|error| Brought::Refused {
+            refused: NotStaged {
+                digest: String::new(),
+                version: String::new(),
+                error: SourceError {
+                    code: String::new(),
+                    message: format!(
+                        "the agent failed while it loaded the plugin: {error}; please report it"
+                    ),
+                    reason: "host",
+                },
+            },
+            stop: false,
         }),
         None => std::future::pending().await,
     }

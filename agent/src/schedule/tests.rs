@@ -17,6 +17,8 @@ struct Script {
     /// How long a collect takes.
     slow: BTreeMap<String, Duration>,
     refuse: BTreeMap<String, String>,
+    /// The code of the first collect's failure of each instance that is made.
+    stumble: Option<&'static str>,
     state: Option<State>,
     panic: bool,
 }
@@ -79,6 +81,11 @@ impl Source for Fake {
             if let Some(slow) = slow {
                 tokio::time::sleep(slow).await;
             }
+            let stumble = self.twin.script.lock().unwrap().stumble;
+            if let Some(code) = stumble.filter(|_| !self.begun) {
+                let message = "it stumbled".to_owned();
+                return Err(SourceError { code: code.to_owned(), message, reason: "plugin" });
+            }
             if !self.begun {
                 sink.begin(0);
                 sink.family(0, &Family::new(format!("of_{id}"), MetricType::Gauge, "", "").unwrap());
@@ -107,10 +114,11 @@ fn planned(id: &str, interval: Duration) -> Planned {
     Planned {
         spec: SourceSpec {
             id: PluginId::new(id).unwrap(),
-            file: "/nowhere".into(),
+            file: crate::shelf::tests::file(id),
             settings: serde_json::json!({ "controllable": id == "c" }),
             grants: Vec::new(),
             limits: Default::default(),
+            isolation: Default::default(),
         },
         interval,
     }
@@ -130,6 +138,7 @@ impl Bench {
         let wakes = Wakes::default();
         let schedule = Schedule::new(ScheduleOptions {
             loader: Arc::new(twin.clone()),
+            shelf: crate::shelf::tests::shelf(),
             clock: clock.clone(),
             collector: Collector::new(clock.clone(), None),
             node: "n".to_owned(),
@@ -332,6 +341,157 @@ async fn control_of_a_busy_plugin_is_bounded() {
     let began = tokio::time::Instant::now();
     bench.schedule.stop(5 * SECOND).await;
     assert!(began.elapsed() <= 6 * SECOND);
+}
+
+/// A plugin `a` whose file a test changes.
+struct Dropped {
+    dir: tempfile::TempDir,
+    id: PluginId,
+}
+
+impl Dropped {
+    fn new() -> Self {
+        let dropped = Self { dir: tempfile::tempdir().unwrap(), id: PluginId::new("a").unwrap() };
+        dropped.write("1.0.0");
+        dropped
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("a.wasm")
+    }
+
+    fn write(&self, version: &str) {
+        std::fs::write(self.file(), crate::shelf::tests::component("a", version)).unwrap();
+    }
+
+    fn planned(&self) -> Planned {
+        let mut planned = planned("a", SECOND);
+        planned.spec.file = self.file();
+        planned
+    }
+
+    /// What the watcher would see.
+    async fn look(&self, bench: &Bench) {
+        let stamp = Stamp::of(&self.file());
+        let revision = bench.schedule.options.shelf.trust().revision();
+        let seen = if stamp.is_there() { Seen::There { stamp, revision } } else { Seen::Gone };
+        bench.schedule.see(&self.id, seen).await;
+    }
+
+    async fn drop_in(&self, bench: &Bench, version: &str) {
+        self.write(version);
+        self.look(bench).await;
+        tokio::time::sleep(3 * SECOND).await;
+    }
+}
+
+fn current(bench: &Bench) -> Option<String> {
+    bench.schedule.options.shelf.record(&PluginId::new("a").unwrap()).current.map(|v| v.version)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_file_is_swapped_in_and_the_rhythm_goes_on() {
+    let (bench, dropped) = (Bench::new(), Dropped::new());
+    bench.schedule.apply(vec![dropped.planned()]).await;
+    tokio::time::sleep(5 * SECOND).await;
+    dropped.look(&bench).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(bench.twin.loads.load(Ordering::Relaxed), 1, "nothing has changed");
+    let first = bench.line("a").digest;
+    dropped.drop_in(&bench, "2.0.0").await;
+    let line = bench.line("a");
+    assert_ne!(line.digest, first);
+    assert_eq!((line.state, line.swaps.done, line.swaps.refused), (State::Running, 1, 0));
+    assert_eq!(line.previous.unwrap().digest, first);
+    assert_eq!(current(&bench).as_deref(), Some("2.0.0"));
+    // One collect more than the ticks: the trial's.
+    let at = bench.collects("a");
+    let ticks: Vec<_> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).skip(1).collect();
+    let whole = ticks.iter().filter(|gap| (998..=1002).contains(*gap)).count();
+    assert!(whole + 2 >= ticks.len() && ticks.iter().sum::<u128>() % 1000 <= 10, "{ticks:?}");
+    // The same bytes again are no other version.
+    dropped.drop_in(&bench, "2.0.0").await;
+    assert_eq!((bench.line("a").swaps.done, bench.twin.loads.load(Ordering::Relaxed)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_stumbles_on_trial_is_not_taken() {
+    let (bench, dropped) = (Bench::new(), Dropped::new());
+    bench.schedule.apply(vec![dropped.planned()]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    for (i, code) in ["PKT-0060", "PKT-0069"].into_iter().enumerate() {
+        bench.twin.script.lock().unwrap().stumble = Some(code);
+        dropped.drop_in(&bench, &format!("2.0.{i}")).await;
+        let line = bench.line("a");
+        assert_eq!((line.state, current(&bench).as_deref()), (State::Running, Some("1.0.0")));
+        let refused = line.refused.unwrap();
+        assert_eq!((refused.code.as_str(), refused.version), (code, format!("2.0.{i}")));
+        assert!(refused.reason.contains("on trial") && line.reason.contains("the former runs on"));
+    }
+    bench.twin.script.lock().unwrap().stumble = None;
+    dropped.drop_in(&bench, "3.0.0").await;
+    let line = bench.line("a");
+    assert_eq!((line.refused, line.reason.as_str(), line.swaps.refused), (None, "", 2));
+    assert_eq!(current(&bench).as_deref(), Some("3.0.0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_away_stops_within_a_collect_and_comes_back() {
+    let (bench, dropped) = (Bench::new(), Dropped::new());
+    bench.schedule.apply(vec![dropped.planned()]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    bench.twin.script.lock().unwrap().slow.insert("a".to_owned(), 3600 * SECOND);
+    tokio::time::sleep(3 * SECOND).await;
+    std::fs::remove_file(dropped.file()).unwrap();
+    dropped.look(&bench).await;
+    tokio::time::sleep(SECOND / 10).await;
+    assert_eq!(bench.line("a").state, State::Removed);
+    assert!(!bench.page().contains("of_a"));
+    bench.twin.script.lock().unwrap().slow.clear();
+    let before = bench.collects("a").len();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(bench.collects("a").len(), before);
+    dropped.drop_in(&bench, "1.0.0").await;
+    assert_eq!(bench.line("a").state, State::Running);
+    assert!(bench.page().contains("of_a 1"));
+    // A file that was never there is refused, and not said to have been taken away.
+    let mut never = planned("b", SECOND);
+    never.spec.file = "/nowhere/b.wasm".into();
+    bench.schedule.apply(vec![never]).await;
+    tokio::time::sleep(SECOND).await;
+    bench.schedule.see(&PluginId::new("b").unwrap(), Seen::Gone).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((bench.line("b").state, bench.line("b").code.as_str()), (State::Refused, "PKT-0001"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rolled_back_and_released_by_hand() {
+    let (bench, dropped) = (Bench::new(), Dropped::new());
+    bench.schedule.apply(vec![dropped.planned()]).await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(bench.schedule.wish("a", Wish::RollBack).await.unwrap_err().contains("no version"));
+    assert!(bench.schedule.wish("x", Wish::RollBack).await.unwrap_err().contains("no plugin x"));
+    dropped.drop_in(&bench, "2.0.0").await;
+    assert!(bench.schedule.wish("a", Wish::RollBack).await.unwrap().contains("1.0.0"));
+    assert_eq!(current(&bench).as_deref(), Some("1.0.0"));
+    assert!(bench.line("a").rolled_back);
+    // One that can't be loaded any more: what runs runs on.
+    bench.twin.script.lock().unwrap().refuse.insert("a".to_owned(), "no grant".to_owned());
+    assert!(bench.schedule.wish("a", Wish::RollBack).await.unwrap_err().contains("no grant"));
+    assert_eq!((bench.line("a").state, current(&bench).as_deref()), (State::Running, Some("1.0.0")));
+    bench.twin.script.lock().unwrap().refuse.clear();
+
+    assert!(bench.schedule.wish("a", Wish::Release).await.unwrap_err().contains("no version"));
+    bench.twin.script.lock().unwrap().state = Some(State::Quarantined);
+    tokio::time::sleep(3 * SECOND).await;
+    let digest = bench.line("a").digest;
+    let quarantined =
+        bench.schedule.options.shelf.stage(&dropped.planned().spec, &crate::shelf::Which::Kept(digest));
+    assert_eq!(quarantined.unwrap_err().error.code, "PKT-0081");
+    bench.twin.script.lock().unwrap().state = None;
+    bench.schedule.wish("a", Wish::Release).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(bench.line("a").state, State::Running);
 }
 
 fn wake(bench: &Bench, id: &str) {

@@ -16,7 +16,7 @@ use crate::envelope::Envelope;
 use crate::evidence::Evidence;
 use crate::keys::{InvalidKey, KeyId, PublicKey};
 use crate::manifest::{Manifest, Need};
-use crate::section::manifest_bytes;
+use crate::section::{Damaged, manifest_bytes};
 use crate::sigstore::{Bundle, Identity, TrustedRoot};
 use crate::untrusted::Untrusted;
 
@@ -249,7 +249,11 @@ impl Policy {
         if self.revoked_digests.contains(&digest) {
             return Err(Untrusted::Revoked);
         }
-        let manifest = manifest_bytes(subject.bytes)?.map(Manifest::<Need>::parse).transpose()?;
+        let manifest = match manifest_bytes(subject.bytes) {
+            // Whoever loads it says better what it is instead.
+            Err(Damaged::Kind) => None,
+            read => read?.map(Manifest::<Need>::parse).transpose()?,
+        };
         let mut rules: Vec<&Rule> = Vec::with_capacity(2);
         rules.extend(manifest.as_ref().map(|m| self.rule(&m.id)));
         let configured = subject.configured.filter(|id| manifest.as_ref().is_none_or(|m| m.id != **id));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use e2e::exposition::Exposition;
 use e2e::{Api, grants_of, quoted};
 
@@ -29,7 +29,7 @@ impl Node {
                 .with_context(|| format!("{}: `cargo xtask bench` builds it", path.display()))
         };
         let config = format!(
-            "state_dir = {}\ncache_dir = {}\nplugin_dir = {}\ncompiler = {}\n[http]\nlisten = \"127.0.0.1:{port}\"\n{sections}",
+            "state_dir = {}\ncache_dir = {}\nplugin_dir = {}\ncompiler = {}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[trust]\nallow_unsigned = true\n{sections}",
             quoted(dir.join("state")),
             quoted(dir.join("cache")),
             quoted(real(&places.plugins)?),
@@ -56,8 +56,20 @@ impl Node {
             }
             Ok(())
         });
-        ready.await.with_context(|| e2e::tail(&log, 30))?;
+        tokio::select! {
+            ready = ready => ready,
+            () = node.ended() => Err(anyhow!("the agent ended")),
+        }
+        .with_context(|| e2e::tail(&log, 30))?;
         Ok(node)
+    }
+
+    /// Until its process is no more.
+    async fn ended(&self) {
+        // What has ended and was not waited for has no memory to tell of.
+        while Usage::of(self.server.pid()).is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Waits until the agent tells of so many collects of a plugin more than on `before`; the page.

@@ -216,3 +216,11 @@ fn mistakes_in_a_policy() {
     let error = Policy::load(Path::new("/nowhere/policy.toml")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/policy.toml"), "{error}");
 }
+
+#[test]
+fn the_shipped_policy_is_read_and_trusts_nobody() {
+    let policy =
+        Policy::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/policy.toml")).unwrap();
+    let bytes = component("node", "0.2.0");
+    assert_eq!(judged(&policy, None, &bytes, &Evidence::default()), "PKT-0011");
+}
