@@ -21,6 +21,8 @@ pub struct AgentBuilder<'a> {
     /// Lines of `[uplink]` that name an identity which was not enrolled.
     own_identity: String,
     plugin_dir: PathBuf,
+    /// Lines of `[trust]`.
+    trust: String,
     /// Sections of the config, in order.
     sections: Vec<String>,
     environment: Vec<(String, String)>,
@@ -39,6 +41,7 @@ impl<'a> AgentBuilder<'a> {
             aggregator: None,
             own_identity: String::new(),
             plugin_dir: plugins(),
+            trust: "allow_unsigned = true".to_owned(),
             sections: Vec::new(),
             environment: Vec::new(),
         })
@@ -91,6 +94,12 @@ impl<'a> AgentBuilder<'a> {
         self
     }
 
+    /// Whose plugins run, as lines of `[trust]`, instead of anybody's.
+    pub fn trust(mut self, lines: &str) -> Self {
+        self.trust = lines.to_owned();
+        self
+    }
+
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -109,11 +118,12 @@ impl<'a> AgentBuilder<'a> {
     pub fn write(&self) -> Result<PathBuf> {
         // Compiled plugins are shared by all tests, so that each file is compiled once.
         let mut text = format!(
-            "state_dir = {}\ncache_dir = {}\nplugin_dir = {}\n\n[http]\nlisten = \"127.0.0.1:{}\"\n\n",
+            "state_dir = {}\ncache_dir = {}\nplugin_dir = {}\n\n[http]\nlisten = \"127.0.0.1:{}\"\n\n[trust]\n{}\n\n",
             quoted(self.state()),
             quoted(crate::target().join("e2e-cache")),
             quoted(&self.plugin_dir),
-            self.http
+            self.http,
+            self.trust
         );
         if let Some(aggregator) = &self.aggregator {
             text.push_str(&format!(

@@ -160,7 +160,7 @@ impl Demo<'_> {
         let aggregator = uplink["uplink"]["listen"].as_str().unwrap_or_default();
         let mut text = format!(
             "state_dir = {}\ncache_dir = {}\nplugin_dir = {}\n\n[http]\nlisten = \"127.0.0.1:{}\"\n\n\
-             [uplink]\naggregator = \"{aggregator}\"\n\n[plugins.{plugin}]\nfile = \"{plugin}.wasm\"\n\
+             [trust]\nallow_unsigned = true\n\n[uplink]\naggregator = \"{aggregator}\"\n\n[plugins.{plugin}]\nfile = \"{plugin}.wasm\"\n\
              interval = \"5s\"\n",
             quoted(&folder.join("state")),
             quoted(&self.folder.join("cache")),
