@@ -21,6 +21,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     // Each apart: features of the one must not reach the other.
     for build in [
         &["build", "--profile", "small", "-p", "picket-agent"][..],
+        &["build", "--profile", "small", "-p", "picket-agent-host", "--bin", "picket-worker"],
         &[
             "build",
             "--profile",

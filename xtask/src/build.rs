@@ -18,8 +18,9 @@ pub struct Built {
 pub fn demo(root: &Path, plugins: &[&str]) -> Result<Built> {
     eprintln!("[1/3] building the agent, the aggregator and the CLI");
     // With the workspace's features, as the tests are built, so that neither builds the other's dependencies again.
-    let args =
-        ["build", "--workspace", "--bin", "picket-agent", "--bin", "picket-aggregator", "--bin", "picket"];
+    let programs = ["picket-agent", "picket-worker", "picket-aggregator", "picket"];
+    let args: Vec<&str> =
+        ["build", "--workspace"].into_iter().chain(programs.into_iter().flat_map(|p| ["--bin", p])).collect();
     command::run(&mut command::cargo(root, &args))?;
     eprintln!("[2/3] building the plugin compiler");
     compiler(root)?;
@@ -60,8 +61,7 @@ fn built(root: &Path) -> Result<Built> {
 /// Builds `picket-compile`. All the workspace is named, so that what it shares with the daemons has the same features
 /// and isn't built twice.
 pub fn compiler(root: &Path) -> Result<()> {
-    let args =
-        ["build", "--workspace", "--features", "picket-agent-host/compile", "--bin", "picket-compile"];
+    let args = ["build", "--workspace", "--features", "picket-agent-host/compile", "--bin", "picket-compile"];
     command::run(&mut command::cargo(root, &args))
 }
 

@@ -38,13 +38,37 @@ impl Server {
 
     /// User and system CPU seconds of the process so far (proc(5), `stat`, fields 14 and 15; ticks of 10 ms).
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))
-            .with_context(|| format!("{} is gone", self.name))?;
-        let rest = stat.rsplit_once(')').context("stat without a name")?.1;
-        let field = |n: usize| -> Result<f64> {
-            Ok(rest.split_whitespace().nth(n - 3).context("stat is short")?.parse::<f64>()?)
-        };
-        Ok((field(14)? + field(15)?) / 100.0)
+        cpu_seconds(self.pid()).with_context(|| format!("{} is gone", self.name))
+    }
+
+    /// The same of the process and all those below it.
+    pub fn tree_cpu_seconds(&self) -> Result<f64> {
+        self.tree()?.into_iter().map(cpu_seconds).sum()
+    }
+
+    /// Resident bytes of the process and all those below it, each page divided by how many have it (proc(5),
+    /// `smaps_rollup`, `Pss`).
+    pub fn tree_pss(&self) -> Result<u64> {
+        self.tree()?.into_iter().map(pss).sum()
+    }
+
+    /// The process and all those below it.
+    fn tree(&self) -> Result<Vec<u32>> {
+        let mut parents = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            // One that ended meanwhile is none.
+            if let Ok(parent) = field(pid, 4) {
+                parents.push((pid, parent as u32));
+            }
+        }
+        let mut tree = vec![self.pid()];
+        let mut at = 0;
+        while let Some(one) = tree.get(at).copied() {
+            tree.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+            at += 1;
+        }
+        Ok(tree)
     }
 
     /// Resident bytes now (proc(5), `status`, `VmRSS`).
@@ -68,6 +92,25 @@ impl Server {
         let kib: u64 = line.split_whitespace().nth(1).context("a field of status has no number")?.parse()?;
         Ok(kib * 1024)
     }
+}
+
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    Ok((field(pid, 14)? + field(pid, 15)?) / 100.0)
+}
+
+/// A number of `stat`, see proc(5).
+fn field(pid: u32, number: usize) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let rest = stat.rsplit_once(')').context("stat without a name")?.1;
+    Ok(rest.split_whitespace().nth(number - 3).context("stat is short")?.parse::<f64>()?)
+}
+
+fn pss(pid: u32) -> Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .context("the memory of a worker is root's to read")?;
+    let line = rollup.lines().find(|l| l.starts_with("Pss:")).context("smaps_rollup has no Pss")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("Pss has no number")?.parse()?;
+    Ok(kib * 1024)
 }
 
 impl Drop for Server {

@@ -26,7 +26,12 @@ pub struct Places {
 
 impl Places {
     pub fn ours(&self, name: &str) -> Result<PathBuf> {
-        let path = if name == "picket-agent" { self.agent.clone() } else { self.binaries.join(name) };
+        let path = match name {
+            "picket-agent" => self.agent.clone(),
+            // It lies beside the agent, built as that is.
+            "picket-worker" => self.agent.with_file_name(name),
+            _ => self.binaries.join(name),
+        };
         if !path.is_file() {
             bail!("{} is not there: `cargo xtask bench` builds it", path.display());
         }

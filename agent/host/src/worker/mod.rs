@@ -152,7 +152,10 @@ impl Workers {
             known.totals.started += 1;
             known.totals.started
         };
-        let started = process::start(&self.options, number).await?;
+        let options = self.options.clone();
+        // On a thread of the runtime's: the worker ends with the thread that started it.
+        let started = tokio::spawn(async move { process::start(&options, number).await });
+        let started = started.await.map_err(|e| format!("a worker could not be started: {e}"))??;
         let (link, wall, process, supervised) =
             (started.link, started.wall, started.process, started.supervised);
         {

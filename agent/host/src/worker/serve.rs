@@ -43,6 +43,7 @@ pub fn main() -> ExitCode {
         eprintln!("{panic}");
         std::process::abort();
     }));
+    ignore_signals();
     let (plan, probe) = match plan(std::env::args().skip(1)) {
         Ok(Some(plan)) => plan,
         Ok(None) => {
@@ -60,6 +61,16 @@ pub fn main() -> ExitCode {
             eprintln!("picket-worker: {e}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What a terminal or a service manager sends to all of the agent's processes is the agent's to answer: it ends its collects
+/// first. A worker ends when its socket closes, and at the latest with the agent.
+#[allow(unsafe_code)]
+fn ignore_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: ignoring a signal runs none of our code at it.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 

@@ -159,8 +159,8 @@ impl Report {
         if body.len() > most {
             return Err(Broken::Length { length: body.len(), most });
         }
-        // A part takes up to 24 bytes of memory. Where it left the plugin it was charged that much, a part in three.
-        let parts = most / 8 + 4096;
+        // A part takes up to 24 bytes of memory. Where it left the plugin it was charged at least twenty.
+        let parts = most / 16 + 4096;
         match kind {
             READY => read(body, parts).map(Self::Ready),
             LOADED => read(body, parts).map(Self::Loaded),

@@ -13,17 +13,18 @@ const ROW: &str = "tax";
 /// Both sides are small programs that collect in a loop and print the microseconds of CPU a collection.
 pub fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
     let rounds = if quick { "50" } else { "500" };
-    let (mut wasm, mut native) = (Vec::new(), Vec::new());
+    let (mut wasm, mut walled, mut native) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..runs {
         eprintln!("tax: run {} of {runs}", run + 1);
-        wasm.push(microseconds(
-            &places.ours("examples/collect-loop")?,
-            &[
-                places.plugins.join("node.wasm").display().to_string(),
-                std::fs::canonicalize(places.ours("picket-compile")?)?.display().to_string(),
-                rounds.to_owned(),
-            ],
-        )?);
+        let collect_loop = places.ours("examples/collect-loop")?;
+        let mut arguments = vec![
+            places.plugins.join("node.wasm").display().to_string(),
+            std::fs::canonicalize(places.ours("picket-compile")?)?.display().to_string(),
+            rounds.to_owned(),
+        ];
+        wasm.push(microseconds(&collect_loop, &arguments)?);
+        arguments.push(std::fs::canonicalize(places.ours("picket-worker")?)?.display().to_string());
+        walled.push(microseconds(&collect_loop, &arguments)?);
         native.push(microseconds(
             Path::new("plugins/target/release/examples/native-collect-loop"),
             &[rounds.to_owned()],
@@ -40,6 +41,7 @@ pub fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>>
             Some(("native", &native)),
             None,
         ),
+        Figure::new(ROW, "the same in a worker", "CPU µs", false, &walled, Some(("native", &native)), None),
         Figure::new(ROW, "sandbox / native", "times", false, &ratio, None, Some(1.25)),
     ])
 }
