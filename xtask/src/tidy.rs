@@ -1,8 +1,10 @@
-//! The rules of the house, checked: who may depend on whom, lints, contracts, words, links, error pages, changelog.
+//! The rules of the house, checked: who may depend on whom, lints, contracts, words, links, error pages, changelog,
+//! the engine's advisories.
 //!
 //! The rules are data (`rooms`, and the lists here); the checks only compare. A broken rule is an error that says
 //! what to do; a file that grew too long is a warning.
 
+mod advisories;
 mod deny;
 mod dependencies;
 mod files;
@@ -45,6 +47,7 @@ pub fn run(root: &Path) -> Result<bool> {
     files.check_lock_files(&mut findings);
     files.check_changelog(&mut findings);
     files.check_contracts(root, &mut findings)?;
+    advisories::check(root, &files, &mut findings)?;
     let denied = deny::check(root)?;
     for warning in &findings.warnings {
         eprintln!("tidy: warning: {warning}");

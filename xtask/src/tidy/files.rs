@@ -48,11 +48,13 @@ impl Files {
         self.files.iter().any(|(n, _)| n == name)
     }
 
-    fn text(&self, name: &str) -> &str {
+    /// A file's text; none if it is not there.
+    pub fn text(&self, name: &str) -> &str {
         self.files.iter().find(|(n, _)| n == name).map_or("", |(_, text)| text)
     }
 
-    fn ending<'a>(&'a self, end: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// The names and texts of the files that end so.
+    pub fn ending<'a>(&'a self, end: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.files.iter().filter(move |(n, _)| n.ends_with(end)).map(|(n, t)| (n.as_str(), t.as_str()))
     }
 
