@@ -3,7 +3,9 @@
 //! CPU is user and system time of the server process alone; the load comes from another core.
 
 mod fleet;
+mod machine;
 mod node;
+mod precise;
 mod process;
 mod remote_write;
 mod report;
@@ -18,8 +20,8 @@ use clap::Parser;
 
 use crate::setup::Places;
 
-const ROWS: [&str; 9] =
-    ["agent", "ingest", "wire", "exposition", "streams", "tax", "flat", "sources", "parse"];
+const ROWS: [&str; 10] =
+    ["agent", "server", "ingest", "wire", "exposition", "streams", "tax", "flat", "sources", "parse"];
 
 #[derive(Parser)]
 struct Args {
@@ -77,6 +79,9 @@ async fn main() -> Result<()> {
     let mut figures = Vec::new();
     if wanted("agent") {
         figures.extend(rows::agent::measure(&places, args.runs, args.quick).await?);
+    }
+    if wanted("server") {
+        figures.extend(rows::server::measure(&places, args.runs, args.quick).await?);
     }
     if wanted("ingest") {
         figures.extend(rows::ingest::measure(&places, &sizes(&[1, 100, 1000]), args.runs, args.quick).await?);

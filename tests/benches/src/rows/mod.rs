@@ -5,6 +5,7 @@ pub mod exposition;
 pub mod flat;
 pub mod ingest;
 pub mod parse;
+pub mod server;
 pub mod sources;
 pub mod streams;
 pub mod tax;
