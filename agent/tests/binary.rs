@@ -1,6 +1,7 @@
 //! The real binary: its commands and exit codes, and the daemon standing alone with the real plugins.
 //!
-//! The daemon's tests need `cargo xtask build-plugins` and `picket-compile`; where one is missing they say so and pass.
+//! The daemon runs plugins in `picket-worker`, which lies beside it after `cargo build --workspace --bins`.
+//! The tests with plugins need `cargo xtask build-plugins` and `picket-compile` too; where one is missing they say so and pass.
 
 #![allow(clippy::unwrap_used)]
 

@@ -147,6 +147,9 @@ pub(crate) fn raise(plan: &Plan) -> Wall {
 /// The same without some parts, to see what the others hold.
 pub(crate) fn raise_but(plan: &Plan, without: &[Part]) -> Wall {
     let mut wall = Wall::default();
+    // Asked for once and kept: afterwards the file that tells of it cannot be opened.
+    let _ = rustix::param::page_size();
+    let _ = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let agent = getppid();
     close_what_was_left();
     namespaces::enter(&mut wall, without);

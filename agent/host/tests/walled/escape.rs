@@ -49,8 +49,8 @@ const ROWS: [Row; 33] = [
     ("mount", None, Killed, Refused, Refused),
     ("user-namespace", None, Killed, Refused, Refused),
     ("bpf", None, Killed, Refused, Refused),
-    // Without seccomp it can be made; what it does is done with this process's rights.
-    ("io-uring", None, Killed, Worked, Worked),
+    // Its memory would have to be locked.
+    ("io-uring", None, Killed, Refused, Refused),
     ("userfaultfd", None, Killed, Refused, Refused),
     ("keyctl", None, Killed, Worked, Worked),
     ("perf", None, Killed, Refused, Refused),
