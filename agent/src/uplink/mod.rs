@@ -61,6 +61,8 @@ pub struct UplinkOptions {
     pub lines: Option<Spool>,
     /// The state of all plugins; reported when a stream begins and whenever it changes.
     pub plugins: watch::Receiver<Vec<v1::PluginState>>,
+    /// What the node's actions are and what became of them; reported likewise.
+    pub actions: watch::Receiver<v1::ActionReport>,
     pub commands: mpsc::Sender<CommandCall>,
     pub shutdown: CancellationToken,
     pub status: Arc<Status>,
@@ -127,6 +129,7 @@ struct Uplink {
     life: u64,
     lines: Option<Spool>,
     plugins: watch::Receiver<Vec<v1::PluginState>>,
+    actions: watch::Receiver<v1::ActionReport>,
     commands: mpsc::Sender<CommandCall>,
     shutdown: CancellationToken,
     status: Arc<Status>,
@@ -143,14 +146,25 @@ struct Uplink {
 
 impl Uplink {
     fn new(options: UplinkOptions, timing: Timing) -> Self {
-        let UplinkOptions { config, state_dir, spool, life, lines, plugins, commands, shutdown, status } =
-            options;
+        let UplinkOptions {
+            config,
+            state_dir,
+            spool,
+            life,
+            lines,
+            plugins,
+            actions,
+            commands,
+            shutdown,
+            status,
+        } = options;
         Self {
             config,
             spool,
             life,
             lines,
             plugins,
+            actions,
             commands,
             shutdown,
             status,

@@ -191,6 +191,11 @@ impl<'u> Session<'u> {
         let mut plugins = self.uplink.plugins.clone();
         plugins.mark_changed();
         let mut plugins_gone = false;
+        let mut actions = self.uplink.actions.clone();
+        if *actions.borrow() != v1::ActionReport::default() {
+            actions.mark_changed();
+        }
+        let mut actions_gone = false;
         let mut drain_until = None;
         let shutdown = self.uplink.shutdown.clone();
         self.progress = Instant::now();
@@ -242,6 +247,16 @@ impl<'u> Session<'u> {
                         self.outgoing.push_back(message(Up::Plugins(v1::PluginReport { plugins })));
                     }
                     Err(_) => plugins_gone = true,
+                },
+                changed = actions.changed(), if !actions_gone && !sending => match changed {
+                    Ok(()) => {
+                        let report = actions.borrow_and_update().clone();
+                        // Somebody waits for it.
+                        self.begin_group();
+                        self.leaves = Instant::now();
+                        self.outgoing.push_back(message(Up::Actions(report)));
+                    }
+                    Err(_) => actions_gone = true,
                 },
                 _ = tick.tick() => self.housekeeping().await?,
             }

@@ -1,9 +1,10 @@
 //! A test aggregator: real TLS, real gRPC, and every fault that a test asks for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use picket_proto::columns::{Columns, Decoder};
+use picket_proto::model::LOG_LIFE;
 use picket_proto::v1;
 use picket_proto::v1::downlink_message::Message as Down;
 use picket_proto::v1::uplink_message::Message as Up;
@@ -20,6 +21,8 @@ use crate::identity::testing::{Authority, Issued, Life, VALID, eventually, serve
 pub(super) struct Behaviour {
     pub window: u32,
     pub ack: bool,
+    /// Log lines too.
+    pub ack_lines: bool,
     /// Off: what came is forgotten with its stream.
     pub hold: bool,
     /// Off: messages are not taken from the stream.
@@ -41,6 +44,7 @@ impl Default for Behaviour {
         Self {
             window: 64,
             ack: true,
+            ack_lines: true,
             hold: true,
             read: true,
             welcome: true,
@@ -66,6 +70,8 @@ pub(super) struct StreamLog {
     pub samples: Vec<Sample>,
     pub events: Vec<v1::Event>,
     pub retired: Vec<u32>,
+    /// Log lines, by number.
+    pub lines: usize,
     pub losses: Vec<v1::Loss>,
     pub plugins: Vec<v1::PluginReport>,
     pub results: Vec<v1::CommandResult>,
@@ -283,11 +289,14 @@ impl Reading {
             Up::CommandResult(result) => self.log(|log| log.results.push(result)),
             Up::Loss(loss) => self.log(|log| log.losses.push(loss)),
             Up::Plugins(plugins) => self.log(|log| log.plugins.push(plugins)),
+            // The tests of actions look at these where they are made.
+            Up::Actions(_) => {}
         }
     }
 
     fn batch(&mut self, batch: v1::Batch) {
-        let life = self.life;
+        // Only log lines name their life.
+        let life = if batch.life == 0 { self.life } else { batch.life };
         let mut samples = Vec::new();
         for bytes in &batch.columns {
             let mut columns = Columns::default();
@@ -306,14 +315,23 @@ impl Reading {
         log.samples.extend(samples);
         log.events.extend(batch.events);
         log.retired.extend(batch.retired);
+        log.lines += batch.logs.iter().map(|stream| stream.lines.len()).sum::<usize>();
     }
 
     async fn acknowledge(&self, behaviour: &Behaviour) {
-        if !behaviour.ack || self.life == 0 {
+        if !behaviour.ack {
             return;
         }
-        let held = self.state.lock().unwrap().held.get(&self.life).copied().unwrap_or_default();
-        self.say(Down::Ack(v1::Ack { life: self.life, sequence: held + behaviour.lie })).await;
+        let lives: BTreeMap<u64, u64> = {
+            let state = self.state.lock().unwrap();
+            let seen = state.streams[self.index].batches.iter().map(|(life, _)| *life);
+            let lives = seen.chain([self.life]).filter(|life| *life != 0);
+            let lives = lives.filter(|life| behaviour.ack_lines || life & LOG_LIFE == 0);
+            lives.map(|life| (life, state.held.get(&life).copied().unwrap_or_default())).collect()
+        };
+        for (life, sequence) in lives {
+            self.say(Down::Ack(v1::Ack { life, sequence: sequence + behaviour.lie })).await;
+        }
     }
 
     async fn say(&self, down: Down) {

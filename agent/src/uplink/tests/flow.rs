@@ -71,6 +71,58 @@ async fn the_window_bounds_what_is_in_flight() {
     node.stop().await;
 }
 
+/// Lines and samples of hours wait: every sample goes before any line.
+#[tokio::test]
+async fn samples_that_wait_go_before_log_lines_that_wait() {
+    let aggregator = Aggregator::start(Behaviour { window: 8, ..Behaviour::default() }).await;
+    let node = Node::late(&aggregator, async |samples, lines| {
+        for n in 1..=200 {
+            append_line(lines, &format!("line {n}")).await;
+        }
+        for n in 1..=50 {
+            append_simple(samples, n).await;
+        }
+    })
+    .await;
+    aggregator.batches(0, 250).await;
+    let lines = LOG_LIFE | LIFE;
+    let expected: Vec<(u64, u64)> =
+        (1..=50).map(|n| (LIFE, n)).chain((1..=200).map(|n| (lines, n))).collect();
+    aggregator.look(0, |log| {
+        assert_eq!(log.batches, expected);
+        assert_eq!((log.samples.len(), log.lines), (500, 200));
+    });
+    node.pending(0).await;
+    node.stop().await;
+}
+
+/// An aggregator that can't keep lines, and acknowledges none, holds up no sample.
+#[tokio::test]
+async fn log_lines_that_are_not_acknowledged_hold_up_no_sample() {
+    let aggregator =
+        Aggregator::start(Behaviour { window: 8, ack_lines: false, ..Behaviour::default() }).await;
+    let node = Node::late(&aggregator, async |_, lines| {
+        for n in 1..=200 {
+            append_line(lines, &format!("line {n}")).await;
+        }
+    })
+    .await;
+    aggregator.batches(0, 4).await;
+    for n in 1..=40 {
+        node.append_simple(n).await;
+        // Each is acknowledged before the next is there.
+        node.pending(0).await;
+    }
+    aggregator.look(0, |log| {
+        assert_eq!(log.batches.iter().filter(|(life, _)| *life == LIFE).count(), 40);
+        assert_eq!(log.lines, 4, "of a window of 8");
+    });
+    assert_eq!(node.lines.stats().records_pending, 200);
+    aggregator.set(|b| b.ack_lines = true);
+    aggregator.batches(0, 240).await;
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn an_aggregator_that_stops_reading_costs_bounded_memory() {
     let aggregator = Aggregator::start(Behaviour { window: 4096, ..Behaviour::default() }).await;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use picket_agent_spool::Spool;
+use picket_proto::model::LOG_LIFE;
 use picket_proto::spool::v1 as spool;
 use picket_proto::v1;
 use prost::Message as _;
@@ -27,6 +28,8 @@ const LIFE: u64 = 0x1234_5678_9abc_def0;
 /// An uplink under test and all its ends.
 struct Node {
     spool: Spool,
+    /// The queue of log lines.
+    lines: Spool,
     status: Arc<Status>,
     shutdown: CancellationToken,
     plugins: watch::Sender<Vec<v1::PluginState>>,
@@ -62,11 +65,30 @@ impl Node {
         Self::start_with(state, address, timing, Spool::in_memory(64 << 20, LIFE), None)
     }
 
+    /// With an uplink that does nothing yet: what waits when it begins is appended to the spools first.
+    async fn late(aggregator: &Aggregator, fill: impl AsyncFnOnce(&Spool, &Spool)) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        aggregator.authority.enrolled(state.path(), "gpu-01", VALID, &[]);
+        let spools = [LIFE, LOG_LIFE | LIFE].map(|life| Spool::in_memory(64 << 20, life));
+        fill(&spools[0], &spools[1]).await;
+        Self::start_on(state, &aggregator.address, timing(), spools, None)
+    }
+
     fn start_with(
         state: tempfile::TempDir,
         address: &str,
         timing: Timing,
         spool: Spool,
+        own: Option<[PathBuf; 3]>,
+    ) -> Self {
+        Self::start_on(state, address, timing, [spool, Spool::in_memory(64 << 20, LOG_LIFE | LIFE)], own)
+    }
+
+    fn start_on(
+        state: tempfile::TempDir,
+        address: &str,
+        timing: Timing,
+        [spool, lines]: [Spool; 2],
         own: Option<[PathBuf; 3]>,
     ) -> Self {
         let status = Arc::<Status>::default();
@@ -86,31 +108,23 @@ impl Node {
             state_dir: state.path().to_owned(),
             spool: spool.clone(),
             life: LIFE,
-            lines: None,
+            lines: Some(lines.clone()),
             plugins: plugins_receiver,
+            actions: watch::channel(v1::ActionReport::default()).1,
             commands: commands_sender,
             shutdown: shutdown.clone(),
             status: Arc::clone(&status),
         };
         let task = tokio::spawn(Uplink::new(options, timing).run());
-        Self { spool, status, shutdown, plugins, commands, task, state }
+        Self { spool, lines, status, shutdown, plugins, commands, task, state }
     }
 
-    /// Appends a record and waits until it is durable. Each segment's header is what `header` says.
     async fn append(&self, record: &spool::Record, header: &spool::Record) -> u64 {
-        let ticket = self.spool.append(&record.encode_to_vec(), || header.encode_to_vec()).unwrap();
-        let sequence = ticket.sequence;
-        ticket.durable().await.unwrap();
-        sequence
+        append(&self.spool, record, header).await
     }
 
-    /// Appends record number `n` of a simple history: the first defines family 0 and the series 0 to 9.
     async fn append_simple(&self, n: u64) -> u64 {
-        let all: Vec<u32> = (0..10).collect();
-        let snapshot = defining(&all);
-        let record = sampled(n, &all, snapshot.definitions.clone().filter(|_| n == 1));
-        let header = if n == 1 { spool::Record::default() } else { snapshot };
-        self.append(&record, &header).await
+        append_simple(&self.spool, n).await
     }
 
     async fn pending(&self, expected: u64) {
@@ -135,6 +149,34 @@ impl Node {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the uplink ends").unwrap();
     }
+}
+
+/// Appends a record and waits until it is durable. Each segment's header is what `header` says.
+async fn append(spool: &Spool, record: &spool::Record, header: &spool::Record) -> u64 {
+    let ticket = spool.append(&record.encode_to_vec(), || header.encode_to_vec()).unwrap();
+    let sequence = ticket.sequence;
+    ticket.durable().await.unwrap();
+    sequence
+}
+
+/// Appends record number `n` of a simple history: the first defines family 0 and the series 0 to 9.
+async fn append_simple(spool: &Spool, n: u64) -> u64 {
+    let all: Vec<u32> = (0..10).collect();
+    let snapshot = defining(&all);
+    let record = sampled(n, &all, snapshot.definitions.clone().filter(|_| n == 1));
+    let header = if n == 1 { spool::Record::default() } else { snapshot };
+    append(spool, &record, &header).await
+}
+
+/// Appends a record of one log line.
+async fn append_line(lines: &Spool, text: &str) -> u64 {
+    let stream = v1::LogStream {
+        timestamps_ns: vec![1_700_000_000_000_000_000],
+        lines: vec![text.to_owned()],
+        ..Default::default()
+    };
+    let record = spool::Record { plugin: "logs".into(), logs: vec![stream], ..Default::default() };
+    append(lines, &record, &spool::Record::default()).await
 }
 
 /// A record that defines family 0 and these series.

@@ -1,0 +1,472 @@
+//! The executor against a scripted plugin and a world that remembers what was done to it; killed at every place.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use picket_agent_host::{ActionApplied, ActionDefinition, ActionPlan, Declined, Step, Verdict};
+use picket_proto::model::PluginId;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::actor::{About, Actor, ActorError, ActorLoader};
+use super::execution::State;
+use super::journal::Journal;
+use super::*;
+use crate::clock::{Clock, TestClock};
+use crate::config;
+use crate::schedule::{BoxFuture, SourceSpec, StatusBoard};
+
+/// Where a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kill {
+    BeforeEffect,
+    AfterEffect,
+}
+
+/// What the plugin acts on. It outlives the agent.
+#[derive(Debug, Default)]
+struct World {
+    /// How often each step took effect.
+    effects: Mutex<Vec<u32>>,
+    /// The apply, counted from 0, that hangs for ever there.
+    kill: Mutex<Option<(u32, Kill)>>,
+    applies: AtomicU32,
+    /// Applies end so instead.
+    refuse: Mutex<Option<ActorError>>,
+    blind: Mutex<bool>,
+    /// Part of each plan.
+    state: Mutex<String>,
+}
+
+impl World {
+    fn effects(&self) -> Vec<u32> {
+        self.effects.lock().unwrap().clone()
+    }
+}
+
+struct Scripted {
+    world: Arc<World>,
+    about: About,
+}
+
+fn definition(name: &str, disturbs: &str, reversible: bool) -> ActionDefinition {
+    ActionDefinition {
+        name: name.to_owned(),
+        summary: "does".to_owned(),
+        parameters: json!({ "type": "object", "additionalProperties": false,
+            "properties": { "steps": { "type": "integer", "minimum": 0, "maximum": 8 } } }),
+        disturbs: vec![disturbs.to_owned()],
+        reversible,
+    }
+}
+
+impl Actor for Scripted {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn plan<'a>(
+        &'a mut self,
+        _: &'a str,
+        parameters: &'a str,
+    ) -> BoxFuture<'a, Result<ActionPlan, ActorError>> {
+        Box::pin(async move {
+            let value: Value = serde_json::from_str(parameters).unwrap();
+            let state = self.world.state.lock().unwrap().clone();
+            let step = |n| Step {
+                summary: format!("do {n}"),
+                subject_kind: "container".to_owned(),
+                subject_id: format!("c{n}"),
+                arguments: json!({ "n": n, "state": state }).to_string(),
+            };
+            let steps = (0..value["steps"].as_u64().unwrap_or(1)).map(step).collect();
+            Ok(ActionPlan { steps, notes: Vec::new() })
+        })
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        _: &'a str,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<ActionApplied, ActorError>> {
+        Box::pin(async move {
+            if let Some(error) = self.world.refuse.lock().unwrap().clone() {
+                return Err(error);
+            }
+            let number = self.world.applies.fetch_add(1, Ordering::SeqCst);
+            let kill = self.world.kill.lock().unwrap().filter(|(n, _)| *n == number).map(|(_, kill)| kill);
+            if kill == Some(Kill::BeforeEffect) {
+                std::future::pending::<()>().await;
+            }
+            let n = number_of(step);
+            {
+                let mut effects = self.world.effects.lock().unwrap();
+                if effects.len() <= n {
+                    effects.resize(n + 1, 0);
+                }
+                effects[n] += 1;
+            }
+            if kill == Some(Kill::AfterEffect) {
+                std::future::pending::<()>().await;
+            }
+            Ok(ActionApplied { before: format!("before {n}"), message: format!("did {n}") })
+        })
+    }
+
+    fn probe<'a>(&'a mut self, _: &'a str, step: &'a Step) -> BoxFuture<'a, Verdict> {
+        Box::pin(async move {
+            if *self.world.blind.lock().unwrap() {
+                return Verdict::CannotTell("it is dark".to_owned());
+            }
+            match self.world.effects().get(number_of(step)) {
+                Some(n) if *n > 0 => Verdict::Done("it is there".to_owned()),
+                _ => Verdict::NotDone("it is not there".to_owned()),
+            }
+        })
+    }
+
+    fn revert<'a>(
+        &'a mut self,
+        _: &'a str,
+        step: &'a Step,
+        before: &'a str,
+    ) -> BoxFuture<'a, Result<String, ActorError>> {
+        Box::pin(async move {
+            let n = number_of(step);
+            assert_eq!(before, format!("before {n}"));
+            self.world.effects.lock().unwrap()[n] -= 1;
+            Ok(format!("undid {n}"))
+        })
+    }
+}
+
+fn number_of(step: &Step) -> usize {
+    let arguments: Value = serde_json::from_str(&step.arguments).unwrap();
+    usize::try_from(arguments["n"].as_u64().unwrap()).unwrap()
+}
+
+struct Loader {
+    world: Arc<World>,
+    digest: String,
+}
+
+impl ActorLoader for Loader {
+    fn load(&self, _: SourceSpec) -> BoxFuture<'static, Result<Box<dyn Actor>, ActorError>> {
+        let about = About {
+            version: "1".to_owned(),
+            digest: self.digest.clone(),
+            definitions: vec![
+                definition("restart", "container", false),
+                definition("stop", "container", true),
+                definition("reset", "gpu", false),
+            ],
+            settle: Duration::from_secs(10),
+            ..About::default()
+        };
+        let actor = Scripted { world: self.world.clone(), about };
+        Box::pin(async move { Ok(Box::new(actor) as Box<dyn Actor>) })
+    }
+}
+
+/// A node: its disk and its world stay, the agent comes and goes.
+struct Node {
+    folder: tempfile::TempDir,
+    world: Arc<World>,
+    clock: Arc<TestClock>,
+    settings: config::Actions,
+    digest: String,
+}
+
+impl Node {
+    fn new() -> Self {
+        let settings = config::Actions {
+            enabled: true,
+            max_running: 1,
+            per_hour: 100,
+            cooldown: Duration::ZERO,
+            max_time: Duration::from_secs(600),
+        };
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            world: Arc::default(),
+            clock: TestClock::new(1_000_000),
+            settings,
+            digest: "1".repeat(64),
+        }
+    }
+
+    async fn agent(&self) -> Actions {
+        let journal = self
+            .settings
+            .enabled
+            .then(|| Journal::open(self.folder.path(), self.clock.wall_ms()).map_err(|e| e.to_string()));
+        let actions = Actions::new(ActionsOptions {
+            settings: self.settings.clone(),
+            loader: Arc::new(Loader { world: self.world.clone(), digest: self.digest.clone() }),
+            clock: self.clock.clone(),
+            board: StatusBoard::default(),
+            journal,
+        });
+        let spec = SourceSpec {
+            id: PluginId::new("p").unwrap(),
+            file: "p.wasm".into(),
+            settings: json!({}),
+            grants: Vec::new(),
+            limits: picket_agent_host::Limits::default(),
+            isolation: picket_agent_host::Isolation::default(),
+        };
+        actions.configure(vec![ActionPlanned { spec, rules: Rules::default() }]).await;
+        actions.resume();
+        actions
+    }
+}
+
+async fn plan(actions: &Actions, action: &str, steps: u32) -> Value {
+    actions.plan("p", action, &json!({ "steps": steps }).to_string()).await.unwrap()
+}
+
+fn command(execution: &str, plan: &Value) -> Apply {
+    Apply {
+        execution: execution.to_owned(),
+        plugin: "p".to_owned(),
+        action: plan["action"].as_str().unwrap().to_owned(),
+        parameters: plan["parameters"].to_string(),
+        digest: plan["digest"].as_str().unwrap().to_owned(),
+        requested_by: "olga".to_owned(),
+        approved_by: String::new(),
+        timeout: Duration::ZERO,
+    }
+}
+
+/// The state that an execution ends in, within a minute of the test's clock.
+async fn end_of(actions: &Actions, execution: &str) -> String {
+    let mut report = actions.subscribe();
+    let ended = async {
+        loop {
+            let now =
+                report.borrow_and_update().executions.iter().find(|e| e.execution == execution).cloned();
+            if let Some(e) = now.filter(|e| e.ended_ms > 0) {
+                return e.state;
+            }
+            report.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap_or_else(|_| "open".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_agreed_to_is_done_once() {
+    let node = Node::new();
+    let actions = node.agent().await;
+    let shown = plan(&actions, "restart", 3).await;
+    assert_eq!(shown["steps"].as_array().unwrap().len(), 3);
+    assert!(node.world.effects().is_empty(), "a plan changes nothing");
+    assert_eq!(plan(&actions, "restart", 3).await["digest"], shown["digest"]);
+
+    actions.apply(command("e1", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e1").await, "succeeded");
+    assert_eq!(node.world.effects(), [1, 1, 1]);
+    // The same command again, also to the agent's next life.
+    let again = actions.apply(command("e1", &shown)).await.unwrap();
+    assert_eq!(again["state"], "succeeded");
+    let next = node.agent().await;
+    assert_eq!(next.apply(command("e1", &shown)).await.unwrap()["state"], "succeeded");
+    assert_eq!(node.world.effects(), [1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_let_in() {
+    let mut node = Node::new();
+    node.settings.cooldown = Duration::from_secs(300);
+    let actions = node.agent().await;
+    let shown = plan(&actions, "restart", 1).await;
+    let reset = plan(&actions, "reset", 1).await;
+    assert_eq!((&shown["dangerous"], &reset["dangerous"]), (&json!(false), &json!(true)));
+    let wrong = Apply { digest: "0".repeat(64), ..command("e", &shown) };
+    let other = Apply { parameters: "{\"steps\":2}".to_owned(), ..command("e", &shown) };
+    let nothing = plan(&actions, "restart", 0).await;
+    for (refused, reason) in [
+        (wrong, "digest"),
+        (other, "digest"),
+        (Apply { plugin: "q".to_owned(), ..command("e", &shown) }, "plugin"),
+        (Apply { action: "fly".to_owned(), ..command("e", &shown) }, "action"),
+        (Apply { parameters: "{\"x\":1}".to_owned(), ..command("e", &shown) }, "parameters"),
+        (Apply { parameters: "[]".to_owned(), ..command("e", &shown) }, "parameters"),
+        (Apply { execution: "../e".to_owned(), ..command("e", &shown) }, "execution"),
+        (command("e", &nothing), "nothing"),
+        (command("e", &reset), "approval"),
+    ] {
+        let told = format!("{refused:?}");
+        assert_eq!(actions.apply(refused).await.unwrap_err().reason, reason, "{told}");
+    }
+    // The node is another one by now.
+    *node.world.state.lock().unwrap() = "changed".to_owned();
+    assert_eq!(actions.apply(command("e", &shown)).await.unwrap_err().reason, "digest");
+    assert!(node.world.effects().is_empty());
+
+    let approved =
+        Apply { approved_by: "ada".to_owned(), ..command("e1", &plan(&actions, "reset", 1).await) };
+    actions.apply(approved).await.unwrap();
+    assert_eq!(end_of(&actions, "e1").await, "succeeded");
+    let fresh = plan(&actions, "reset", 1).await;
+    assert!(fresh["blocked"][0].as_str().unwrap().contains("cooldown"), "{fresh}");
+    let again = Apply { approved_by: "ada".to_owned(), ..command("e2", &fresh) };
+    assert_eq!(actions.apply(again.clone()).await.unwrap_err().reason, "limit");
+    // Not by a restart either; by time.
+    let next = node.agent().await;
+    assert_eq!(next.apply(again.clone()).await.unwrap_err().reason, "limit");
+    node.clock.step(300_000);
+    next.apply(again).await.unwrap();
+    assert_eq!(end_of(&next, "e2").await, "succeeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn observing_only_nothing_is_even_planned() {
+    let mut node = Node::new();
+    node.settings.enabled = false;
+    let actions = node.agent().await;
+    assert_eq!(actions.plan("p", "restart", "{}").await.unwrap_err().reason, "disabled");
+    let report = actions.subscribe().borrow().clone();
+    assert!(!report.enabled && report.plugins.is_empty());
+    assert!(std::fs::read_dir(node.folder.path()).unwrap().next().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_at_a_time() {
+    let node = Node::new();
+    let actions = node.agent().await;
+    *node.world.kill.lock().unwrap() = Some((0, Kill::BeforeEffect));
+    let shown = plan(&actions, "restart", 1).await;
+    actions.apply(command("e1", &shown)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(actions.apply(command("e2", &shown)).await.unwrap_err().reason, "limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_no_of_the_plugins_and_a_doubt() {
+    let node = Node::new();
+    let actions = node.agent().await;
+    let shown = plan(&actions, "restart", 2).await;
+    let no = Declined { reason: "refused".to_owned(), message: "not today".to_owned() };
+    *node.world.refuse.lock().unwrap() = Some(ActorError::Declined(no));
+    actions.apply(command("e1", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e1").await, "failed");
+    *node.world.refuse.lock().unwrap() =
+        Some(ActorError::Failed { code: "PKT-0062".to_owned(), message: "too long".to_owned() });
+    actions.apply(command("e2", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e2").await, "failed", "the probe saw that nothing was done");
+    *node.world.blind.lock().unwrap() = true;
+    actions.apply(command("e3", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e3").await, "unknown");
+    *node.world.refuse.lock().unwrap() = None;
+    *node.world.blind.lock().unwrap() = false;
+    actions.apply(command("e4", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e4").await, "succeeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_is_undone_backwards() {
+    let node = Node::new();
+    let actions = node.agent().await;
+    let shown = plan(&actions, "stop", 3).await;
+    actions.apply(command("e1", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e1").await, "succeeded");
+    actions.revert("e1", "olga").await.unwrap();
+    while end_of(&actions, "e1").await != "reverted" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(node.world.effects(), [0, 0, 0]);
+    assert_eq!(actions.revert("e1", "olga").await.unwrap_err().reason, "nothing");
+    assert_eq!(actions.revert("e9", "olga").await.unwrap_err().reason, "execution");
+    let restart = plan(&actions, "restart", 1).await;
+    actions.apply(command("e2", &restart)).await.unwrap();
+    assert_eq!(end_of(&actions, "e2").await, "succeeded");
+    assert_eq!(actions.revert("e2", "olga").await.unwrap_err().reason, "irreversible");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_that_is_over_and_a_plugin_that_is_another_one() {
+    let mut node = Node::new();
+    let first = node.agent().await;
+    *node.world.kill.lock().unwrap() = Some((1, Kill::BeforeEffect));
+    let shown = plan(&first, "restart", 3).await;
+    let short = Apply { timeout: Duration::from_secs(5), ..command("e1", &shown) };
+    first.apply(short).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(first);
+    node.clock.step(60_000);
+    let second = node.agent().await;
+    assert_eq!(end_of(&second, "e1").await, "expired");
+    assert_eq!(node.world.effects(), [1], "nothing is begun after its time");
+
+    *node.world.kill.lock().unwrap() = Some((2, Kill::AfterEffect));
+    let shown = plan(&second, "stop", 1).await;
+    second.apply(command("e2", &shown)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(second);
+    node.digest = "2".repeat(64);
+    let third = node.agent().await;
+    assert_eq!(end_of(&third, "e2").await, "unknown", "another version's step is not asked of this one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn told_to_stop_it_begins_no_step_more() {
+    let node = Node::new();
+    let first = node.agent().await;
+    *node.world.kill.lock().unwrap() = Some((1, Kill::AfterEffect));
+    let shown = plan(&first, "restart", 4).await;
+    first.apply(command("e1", &shown)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.stop(Duration::from_secs(2)).await;
+    assert_eq!(first.apply(command("e2", &shown)).await.unwrap_err().reason, "disabled");
+    let second = node.agent().await;
+    assert_eq!(end_of(&second, "e1").await, "succeeded");
+    assert_eq!(node.world.effects(), [1, 1, 1, 1]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Killed again and again, at any place: each step takes effect once, or is said to be unknown; never twice.
+    #[test]
+    fn no_step_takes_effect_twice(
+        steps in 1u32..5,
+        kills in prop::collection::vec((0u32..6, any::<bool>()), 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (effects, state) = runtime.block_on(async {
+            let node = Node::new();
+            let mut actions = node.agent().await;
+            let shown = plan(&actions, "restart", steps).await;
+            let mut kills = kills.into_iter();
+            let mut arm = |base: u32| {
+                let next = kills.next().map(|(n, before)| {
+                    (base + n, if before { Kill::BeforeEffect } else { Kill::AfterEffect })
+                });
+                *node.world.kill.lock().unwrap() = next;
+                next.is_some()
+            };
+            let mut armed = arm(0);
+            actions.apply(command("e1", &shown)).await.unwrap();
+            loop {
+                let state = end_of(&actions, "e1").await;
+                if state != "open" {
+                    return (node.world.effects(), state);
+                }
+                assert!(armed, "it hangs, and nothing was to hang");
+                // kill -9: the agent's memory is gone, its disk and the world are not.
+                actions.stop(Duration::ZERO).await;
+                armed = arm(node.world.applies.load(Ordering::SeqCst));
+                actions = node.agent().await;
+            }
+        });
+        prop_assert!(effects.iter().all(|n| *n == 1), "{effects:?} {state}");
+        if state == State::Succeeded.word() {
+            prop_assert_eq!(effects.len(), steps as usize);
+        } else {
+            // Begun twice and found not done both times: it is given up.
+            prop_assert_eq!(state.as_str(), "failed");
+        }
+    }
+}
