@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -192,71 +193,86 @@ fn what_is_not_vouched_for_leaves_the_former_one_running() {
         runs(&agent, "1.0.0").await?;
         let two = plugin_of("count.wasm", "count", "2.0.0")?;
         let stranger = Keys::new(test.folder(), "stranger").await?;
-        type Do<'a> = Box<dyn AsyncFn() -> Result<()> + 'a>;
+        type Done<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+        type Do<'a> = Box<dyn Fn() -> Done<'a> + 'a>;
         let cases: Vec<(&str, &str, Do<'_>)> = vec![
             (
                 "no signature",
                 "PKT-0011",
-                Box::new(async || {
-                    std::fs::remove_file(signature(&bench.file))?;
-                    Ok(std::fs::write(&bench.file, &two)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        std::fs::remove_file(signature(&bench.file))?;
+                        Ok(std::fs::write(&bench.file, &two)?)
+                    })
                 }),
             ),
             (
                 "the signature of the version before",
                 "PKT-0012",
-                Box::new(async || {
-                    bench.drop_in("1.0.0").await?;
-                    Ok(std::fs::write(&bench.file, &two)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        bench.drop_in("1.0.0").await?;
+                        Ok(std::fs::write(&bench.file, &two)?)
+                    })
                 }),
             ),
             (
                 "a manifest changed after the signing",
                 "PKT-0012",
-                Box::new(async || {
-                    bench.drop_in("2.0.0").await?;
-                    let mut bytes = two.clone();
-                    let at = bytes.windows(5).rposition(|w| w == b"2.0.0").context("no version")?;
-                    *bytes.get_mut(at).context("no version")? = b'9';
-                    Ok(std::fs::write(&bench.file, bytes)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        bench.drop_in("2.0.0").await?;
+                        let mut bytes = two.clone();
+                        let at = bytes.windows(5).rposition(|w| w == b"2.0.0").context("no version")?;
+                        *bytes.get_mut(at).context("no version")? = b'9';
+                        Ok(std::fs::write(&bench.file, bytes)?)
+                    })
                 }),
             ),
             (
                 "a key that nobody knows",
                 "PKT-0013",
-                Box::new(async || stranger.drop_in(&bench.file, &two).await),
+                Box::new(|| Box::pin(stranger.drop_in(&bench.file, &two))),
             ),
             (
                 "half a file",
                 "PKT-0004",
-                Box::new(async || {
-                    bench.drop_in("2.0.0").await?;
-                    Ok(std::fs::write(&bench.file, two.get(..two.len() / 2).context("a short file")?)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        bench.drop_in("2.0.0").await?;
+                        Ok(std::fs::write(&bench.file, two.get(..two.len() / 2).context("a short file")?)?)
+                    })
                 }),
             ),
             (
                 "garbage for a signature",
                 "PKT-0014",
-                Box::new(async || {
-                    std::fs::write(signature(&bench.file), "{}")?;
-                    Ok(std::fs::write(&bench.file, &two)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        std::fs::write(signature(&bench.file), "{}")?;
+                        Ok(std::fs::write(&bench.file, &two)?)
+                    })
                 }),
             ),
             (
                 "a symbolic link",
                 "PKT-0018",
-                Box::new(async || {
-                    let link = bench.folder.join("link");
-                    std::os::unix::fs::symlink(test.folder().join("work.wasm"), &link)?;
-                    Ok(std::fs::rename(&link, &bench.file)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        let link = bench.folder.join("link");
+                        std::os::unix::fs::symlink(test.folder().join("work.wasm"), &link)?;
+                        Ok(std::fs::rename(&link, &bench.file)?)
+                    })
                 }),
             ),
             (
                 "a folder",
                 "PKT-0001",
-                Box::new(async || {
-                    std::fs::remove_file(&bench.file)?;
-                    Ok(std::fs::create_dir(&bench.file)?)
+                Box::new(|| {
+                    Box::pin(async {
+                        std::fs::remove_file(&bench.file)?;
+                        Ok(std::fs::create_dir(&bench.file)?)
+                    })
                 }),
             ),
         ];

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::{
-    AgentBuilder, Keys, Test, binary, picket, plugin_of, plugins, quoted, run, run_program_with, signature,
+    AgentBuilder, Api, Daemon, Keys, Test, binary, eventually, free_port, picket, plugin_of, plugins, quoted,
+    run, run_program_with, signature,
 };
 use serde_json::{Value, json};
 
