@@ -179,7 +179,14 @@ impl Plugin {
             collects: 0,
         };
         plugin.settings = plugin.settings_text(settings)?;
-        let instance = plugin.fresh(plugin.settings.clone()).await?;
+        let instance = match plugin.fresh(plugin.settings.clone()).await {
+            // Perhaps by another plugin's doing: tried once more, away from all others.
+            Err(error) if plugin.suspect => {
+                tracing::warn!(plugin = %plugin.setting.plugin, "the first start is tried again: {error}");
+                plugin.fresh(plugin.settings.clone()).await?
+            }
+            other => other?,
+        };
         plugin.adopt(instance);
         Ok(plugin)
     }

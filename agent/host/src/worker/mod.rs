@@ -37,6 +37,9 @@ use wire::{NotLoaded, Report};
 /// How long after `call_time` a worker may still take to say that it is over.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How often a component is mapped in another worker when the first one ends meanwhile.
+const AGAIN: usize = 2;
+
 /// How workers are set up.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
@@ -193,7 +196,14 @@ impl Place for Walled {
     fn put(&self, put: Put) -> BoxFuture<'_, Result<Box<dyn Seat>, NotPut>> {
         Box::pin(async move {
             let mut seat = Placed { workers: self.0.clone(), put, loaded: None, own: None };
-            match seat.load(false).await {
+            let mut loaded = seat.load(false).await;
+            // By another plugin's doing: this one has not been entered. In the next worker it may be well.
+            for _ in 0..AGAIN {
+                if matches!(loaded, Err(Unplaced::Lost(_))) {
+                    loaded = seat.load(false).await;
+                }
+            }
+            match loaded {
                 Ok(_) => Ok(Box::new(seat) as Box<dyn Seat>),
                 Err(Unplaced::NoRoom(why) | Unplaced::Lost(why)) => Err(NotPut::NoRoom(why)),
                 Err(Unplaced::Not(NotLoaded::Stale(why))) => Err(NotPut::Stale(why)),
