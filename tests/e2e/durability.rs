@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::uplink::{self, Credentials, Stream, Token};
-use e2e::{Agent, AgentBuilder, Aggregator, Row, Test, eventually, eventually_within, run, run_within, skip};
+use e2e::{
+    Agent, AgentBuilder, Aggregator, Dice, Row, Test, eventually, eventually_within, run, run_within, skip,
+};
 use picket_proto::columns::Encoder;
 use picket_proto::definitions::Builder;
 use picket_proto::model::{Family, MetricType, Part};
@@ -69,18 +71,6 @@ async fn caught_up(aggregator: &Aggregator) -> Result<Vec<Row>> {
         Ok(rows)
     })
     .await
-}
-
-/// Small numbers that look random and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 #[test]

@@ -278,6 +278,15 @@ fn a_lost_gpu_hides_no_other_from_the_fake_driver() {
     });
 }
 
+/// Where a GPU is on PCIe, as NVML writes it.
+fn place_of(page: &Exposition, gpu: &str) -> Result<String> {
+    let mut temperatures = page.series("DCGM_FI_DEV_GPU_TEMP").iter();
+    let found = temperatures.find(|(labels, _)| labels.get("gpu").is_some_and(|g| g == gpu));
+    found
+        .and_then(|(labels, _)| labels.get("pci_bus_id").cloned())
+        .with_context(|| format!("no place of GPU {gpu}"))
+}
+
 /// The interval is an hour: what the kernel logs wakes the plugin.
 #[test]
 fn an_xid_in_the_kernels_log_is_an_event_at_the_aggregator_in_under_a_second() {
@@ -287,12 +296,7 @@ fn an_xid_in_the_kernels_log_is_an_event_at_the_aggregator_in_under_a_second() {
         let agent = node.under(test, &aggregator).await?;
         let page = page_with(&agent.api, "DCGM_FI_DEV_PCIE_LINK_GEN").await?;
         aggregator.connected("gpu-node", true).await?;
-        let place = page
-            .series("DCGM_FI_DEV_GPU_TEMP")
-            .iter()
-            .find(|(labels, _)| labels.get("gpu").is_some_and(|g| g == "3"))
-            .and_then(|(labels, _)| labels.get("pci_bus_id").cloned())
-            .context("no place of GPU 3")?;
+        let place = place_of(&page, "3")?;
         // The kernel writes the domain with four digits, and no function.
         let place = place.get(4..).unwrap_or_default().trim_end_matches(".0").to_lowercase();
         let mut slowest = Duration::ZERO;
@@ -329,6 +333,68 @@ fn an_xid_in_the_kernels_log_is_an_event_at_the_aggregator_in_under_a_second() {
         let all = events(&aggregator, "gpu.xid").await?;
         ensure!(all.len() == 3, "{all:?}");
         Ok(())
+    });
+}
+
+/// Waits for the event of a key that begins or that ends it.
+async fn told(aggregator: &Aggregator, kind: &str, key: &str, clear: bool) -> Result<Value> {
+    eventually(&format!("{key} is told, its end {clear}"), || async {
+        let all = events(aggregator, kind).await?;
+        let found = all.iter().find(|e| e["key"] == key && e["clear"].as_bool().unwrap_or(false) == clear);
+        found.cloned().with_context(|| format!("{all:?}"))
+    })
+    .await
+}
+
+/// A switch's error and an error of PCIe begin and end as one event each; a fatal one stays until the GPUs are reset.
+#[test]
+fn errors_of_switches_and_of_pcie_in_the_kernels_log_are_events_with_an_end() {
+    run(async |test: &Test| {
+        let aggregator = test.aggregator().await?;
+        let mut node = Node::new(test, HEALTHY, "200ms", "transient_after_seconds = 3")?;
+        let agent = node.under(test, &aggregator).await?;
+        let page = page_with(&agent.api, "DCGM_FI_DEV_PCIE_LINK_GEN").await?;
+        aggregator.connected("gpu-node", true).await?;
+        let place = place_of(&page, "3")?;
+        let device = place.get(4..).unwrap_or_default().to_lowercase();
+
+        node.log("nvidia-nvswitch0: SXid (PCI:0000:c2:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error")?;
+        node.log("nvidia-nvswitch1: SXid (PCI:0000:c3:00.0): 20034, Fatal, Link 28 LTSSM Fault Up")?;
+        node.log(&format!("pcieport 0000:3a:01.0: AER: Correctable error message received from {device}"))?;
+        let mild = told(&aggregator, "nvswitch.sxid", "nvswitch0/sxid-12028", false).await?;
+        ensure!(mild["subject_id"] == "nvswitch0" && mild["attributes"]["link"] == "32", "{mild}");
+        let fatal = told(&aggregator, "nvswitch.sxid", "nvswitch1/sxid-20034", false).await?;
+        ensure!(fatal["severity"] == "critical" && fatal["attributes"]["link"] == "28", "{fatal}");
+        let key = format!("{device}/aer-0");
+        let aer = told(&aggregator, "pcie.aer", &key, false).await?;
+        ensure!(aer["subject_kind"] == "pci" && aer["attributes"]["UUID"] == uuid(3), "{aer}");
+
+        // Nothing more of them comes: they are over, and say so once.
+        let over = told(&aggregator, "nvswitch.sxid", "nvswitch0/sxid-12028", true).await?;
+        ensure!(over["attributes"]["reason"] == "quiet", "{over}");
+        told(&aggregator, "pcie.aer", &key, true).await?;
+        let page = agent.api.metrics().await?;
+        for (family, label, value) in [
+            ("picket_nvswitch_sxid_errors_total", "sxid", "12028"),
+            ("picket_nvswitch_sxid_errors_total", "sxid", "20034"),
+            ("picket_pcie_aer_errors_total", "severity", "corrected"),
+        ] {
+            let total = page.sum(family, &[(label, value)]);
+            ensure!(total == 1.0, "{family} {value}: {total}");
+        }
+        let switches = events(&aggregator, "nvswitch.sxid").await?;
+        ensure!(switches.len() == 3, "the fatal one goes on: {switches:?}");
+        ensure!(events(&aggregator, "pcie.aer").await?.len() == 2);
+
+        // It comes again: a new event, that ends again.
+        node.log(&format!("pcieport 0000:3a:01.0: AER: Correctable error message received from {device}"))?;
+        eventually("the second one has ended", || async {
+            let all = events(&aggregator, "pcie.aer").await?;
+            let ends = all.iter().filter(|e| e["clear"] == true).count();
+            ensure!(all.len() == 4 && ends == 2, "{all:?}");
+            Ok(())
+        })
+        .await
     });
 }
 

@@ -4,6 +4,7 @@ mod config;
 mod containers;
 mod containers_vllm;
 mod durability;
+mod engine_logs;
 mod exporters;
 mod fleet;
 mod gpu;

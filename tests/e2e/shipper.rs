@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    AgentBuilder, Aggregator, Daemon, Test, eventually, eventually_within, quoted, run, run_program,
+    AgentBuilder, Aggregator, Daemon, Dice, Test, eventually, eventually_within, quoted, run, run_program,
     run_within, skip,
 };
 use serde_json::Value;
 
 /// Reads through the aggregator's Loki API.
-struct Loki {
+pub struct Loki {
     http: reqwest::Client,
     url: String,
     token: String,
 }
 
 impl Loki {
-    async fn new(aggregator: &Aggregator) -> Result<Self> {
+    pub async fn new(aggregator: &Aggregator) -> Result<Self> {
         let pem = fs::read(aggregator.authority())?;
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -46,7 +46,7 @@ impl Loki {
         Ok(found["data"]["result"].as_array().context("no result")?.clone())
     }
 
-    async fn lines(&self, query: &str) -> Result<Vec<String>> {
+    pub async fn lines(&self, query: &str) -> Result<Vec<String>> {
         let streams = self.streams(query).await?;
         let values = streams.iter().flat_map(|stream| stream["values"].as_array().into_iter().flatten());
         values.map(|value| value[1].as_str().map(str::to_owned).context("no line")).collect()
@@ -58,18 +58,6 @@ fn shipping<'a>(builder: AgentBuilder<'a>, pattern: &Path, settings: &str) -> Ag
         "[plugins.logs]\nfile = \"logs.wasm\"\ninterval = \"200ms\"\n[plugins.logs.settings]\nfrom = \"beginning\"\n{settings}\n[[plugins.logs.grants]]\ncapability = \"logs\"\nfiles = [{}]\n",
         quoted(pattern)
     ))
-}
-
-/// Small numbers that look random and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 /// Writes numbered lines, a few at a time, and rotates its file: by renaming it, or by copying and emptying it.

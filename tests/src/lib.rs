@@ -137,6 +137,19 @@ pub fn skip(reason: &str) {
     }
 }
 
+/// Small numbers that look random and are the same in each run.
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// One that is less than `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
 /// Asks again and again until the answer is `Ok`; the last error, with `what`, once [`DEADLINE`] has passed.
 pub async fn eventually<T, F, Fut>(what: &str, ask: F) -> Result<T>
 where
