@@ -4,13 +4,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::frames::{Message, Unframe};
 use super::{Error, Permit, engine, find_on, list_one, timed_out};
 use crate::ServiceLimits;
+
+/// Bytes of messages that are sent at once, about.
+const BATCH: usize = 128 << 10;
 
 /// A granted container at one look.
 #[derive(Debug, Clone)]
@@ -92,14 +94,15 @@ fn describe(container: &Value) -> Described {
     }
 }
 
-/// Sends what the container puts out, from a time on (nanoseconds since the Unix epoch) and then as it comes, until it ends.
+/// Sends what the container puts out, from a time on (nanoseconds since the Unix epoch) and then as it comes, until it ends: the
+/// what came since the last were taken at a time.
 pub(crate) async fn follow(
     permit: Arc<Permit>,
     socket: String,
     id: String,
     since: u64,
     tty: bool,
-    sink: mpsc::Sender<Message>,
+    sink: mpsc::Sender<Vec<Message>>,
 ) -> Result<(), Error> {
     let place = permit.sockets.iter().find(|place| place.path == socket);
     let place = place.ok_or_else(|| Error::NotFound(id.clone()))?;
@@ -108,21 +111,27 @@ pub(crate) async fn follow(
         format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1&follow=1&since={seconds}.{nanos:09}");
     let mut flow = engine::open(&place.path, target).await?;
     let mut unframe = Unframe::new(tty);
-    let mut messages = Vec::new();
-    loop {
-        let bytes: Option<Bytes> = engine::next(&mut flow).await?;
-        let ended = bytes.is_none();
-        match bytes {
-            Some(bytes) => unframe.push(&bytes, &mut messages)?,
-            None => unframe.finish(&mut messages),
-        }
-        for message in messages.drain(..) {
-            if sink.send(message).await.is_err() {
-                return Ok(());
-            }
-        }
-        if ended {
-            return Ok(());
+    let (mut messages, mut held, mut ended) = (Vec::new(), 0, false);
+    while !ended || !messages.is_empty() {
+        tokio::select! {
+            bytes = engine::next(&mut flow), if !ended && (held < BATCH || messages.is_empty()) => match bytes? {
+                Some(bytes) => {
+                    held += bytes.len();
+                    unframe.push(&bytes, &mut messages)?;
+                }
+                None => {
+                    ended = true;
+                    unframe.finish(&mut messages);
+                }
+            },
+            place = sink.reserve(), if !messages.is_empty() => match place {
+                Ok(place) => {
+                    place.send(std::mem::take(&mut messages));
+                    held = 0;
+                }
+                Err(_) => return Ok(()),
+            },
         }
     }
+    Ok(())
 }

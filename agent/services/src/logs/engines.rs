@@ -17,7 +17,7 @@ use crate::containers::output::{Described, Look, look};
 use crate::grants::PathSet;
 
 /// Containers that one plugin may follow.
-const MAX_FOLLOWED: usize = 128;
+const MAX_FOLLOWED: usize = 64;
 /// How often the engines are asked which containers there are.
 const LOOK: Duration = Duration::from_secs(2);
 /// Logging drivers whose output no engine gives: there is none, or it is in the journal, which is read itself.

@@ -21,10 +21,10 @@ use super::queue::{Entry, Queue};
 use crate::containers::output::{self, Described};
 use crate::containers::{Error, Message, Permit};
 
-/// Messages between the connection and a reading.
-const AHEAD_MESSAGES: usize = 32;
+/// Batches between the connection and a reading.
+const AHEAD_READ: usize = 1;
 /// What is taken of them beforehand, in bytes.
-const AHEAD: usize = 64 << 10;
+const AHEAD: usize = 256 << 10;
 /// How much earlier than the last message the engine is asked for.
 const OVERLAP: Duration = Duration::from_secs(5);
 /// What is later than the last message is kept while that is looked for, so many bytes of it.
@@ -60,7 +60,7 @@ pub(super) struct Follow {
 
 #[derive(Debug)]
 struct Running {
-    messages: Receiver<Message>,
+    messages: Receiver<Vec<Message>>,
     /// Gives the error that ended it.
     task: JoinHandle<Result<(), Error>>,
     heard: Instant,
@@ -210,9 +210,9 @@ impl Follow {
         while self.queue.bytes() < AHEAD {
             let Some(running) = &mut self.running else { break };
             match running.messages.try_recv() {
-                Ok(message) => {
+                Ok(messages) => {
                     (running.heard, running.spoke) = (now, true);
-                    self.came(message);
+                    messages.into_iter().for_each(|message| self.came(message));
                 }
                 Err(TryRecvError::Empty) => {
                     let patience = if running.spoke { SILENT } else { SLOW };
@@ -246,7 +246,7 @@ impl Follow {
             Some(Place::Since(since)) => since,
             None => 0,
         };
-        let (sender, messages) = channel(AHEAD_MESSAGES);
+        let (sender, messages) = channel(AHEAD_READ);
         let follow =
             output::follow(permit.clone(), self.socket.clone(), self.id.clone(), since, self.tty, sender);
         let task = tokio::runtime::Handle::current().spawn(follow);

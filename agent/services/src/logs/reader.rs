@@ -323,6 +323,8 @@ impl Reader {
             }
             let Ok(id) = u32::try_from(self.handed.len()) else { return };
             let Some((bytes, waited)) = follow.queue.read(now, PIECE) else { continue };
+            // So much at once is a backlog, of which more waits with the engine.
+            page.more |= bytes.len() >= PIECE / 4 || !follow.queue.is_handed_out();
             *room = room.saturating_sub(bytes.len());
             self.read += bytes.len();
             self.handed.push(from);
