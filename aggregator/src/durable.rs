@@ -177,7 +177,27 @@ impl Stall {
         lock(&self.why).clone()
     }
 
-    pub fn began(&self, error: &WriteError) {
+    /// Tries until it is written. `None`: `pause` says that the queue is closing, and it can't be.
+    pub fn until_written<T>(
+        &self,
+        mut write: impl FnMut() -> Result<T, WriteError>,
+        mut pause: impl FnMut() -> bool,
+    ) -> Option<T> {
+        loop {
+            match write() {
+                Ok(written) => {
+                    self.over();
+                    return Some(written);
+                }
+                Err(error) => self.began(&error),
+            }
+            if !pause() {
+                return None;
+            }
+        }
+    }
+
+    fn began(&self, error: &WriteError) {
         metrics::counter!(self.errors).increment(1);
         metrics::gauge!(self.gauge).set(1.0);
         let text = error.to_string();
@@ -191,7 +211,7 @@ impl Stall {
         }
     }
 
-    pub fn over(&self) {
+    fn over(&self) {
         if lock(&self.why).take().is_some() {
             metrics::gauge!(self.gauge).set(0.0);
             tracing::info!("{} can be written again: acknowledging goes on", self.what);

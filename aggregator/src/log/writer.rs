@@ -77,23 +77,18 @@ impl Writer {
 
     /// Makes a group durable, trying until it is. `false`: closing, and it can't be.
     fn persist(&mut self, group: &[Entry]) -> bool {
-        loop {
+        let shared = Arc::clone(&self.shared);
+        let write = || {
             let began = Instant::now();
-            match self.write(group) {
-                Ok(()) => {
-                    metrics::histogram!(telemetry::SYNC_SECONDS).record(began.elapsed().as_secs_f64());
-                    self.shared.stall.over();
-                    return true;
-                }
-                Err(error) => {
-                    self.shared.stall.began(&error);
-                    self.abandon();
-                }
+            let written = self.write(group);
+            match &written {
+                Ok(()) => metrics::histogram!(telemetry::SYNC_SECONDS).record(began.elapsed().as_secs_f64()),
+                Err(_) => self.abandon(),
             }
-            if !durable::pause(&self.shared.queue, &self.shared.wake, |queue| queue.closing) {
-                return false;
-            }
-        }
+            written
+        };
+        let pause = || durable::pause(&shared.queue, &shared.wake, |queue| queue.closing);
+        shared.stall.until_written(write, pause).is_some()
     }
 
     /// Leaves the segment after a failed write or sync; the next try begins a new one.

@@ -90,21 +90,16 @@ impl Writer {
         if group.iter().all(|entry| entry.origin == Origin::Again) {
             return Some(Vec::new());
         }
-        loop {
-            match self.write(group) {
-                Ok(frames) => {
-                    self.shared.stall.over();
-                    return Some(frames);
-                }
-                Err(error) => {
-                    self.shared.stall.began(&error);
-                    self.abandon();
-                }
+        let shared = Arc::clone(&self.shared);
+        let write = || {
+            let written = self.write(group);
+            if written.is_err() {
+                self.abandon();
             }
-            if !durable::pause(&self.shared.queue, &self.shared.wake, |queue| queue.closing) {
-                return None;
-            }
-        }
+            written
+        };
+        let pause = || durable::pause(&shared.queue, &shared.wake, |queue| queue.closing);
+        shared.stall.until_written(write, pause)
     }
 
     /// Leaves the segment after a failed write or sync; the next try begins a new one.

@@ -155,3 +155,48 @@ async fn aggregator_enrol_over_plain(aggregator: &Aggregator) -> crate::fixture:
         aggregator.api.registry.create_enrolment(&node, std::time::Duration::from_secs(60), "test").unwrap();
     aggregator.enrol_with(&token.secret, "a").await.unwrap()
 }
+
+/// A recorded start of a server, line by line.
+#[tokio::test]
+async fn a_containers_last_lines_and_whether_it_loads() {
+    const START: &str = include_str!("../../../plugins/vllm/tests/fixtures/startup.log");
+    let aggregator = Aggregator::start().await;
+    let (viewer, operator) = (aggregator.token(Role::Viewer), aggregator.token(Role::Operator));
+    let now_ns = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let ask = async |query: &str| {
+        let path = format!("/api/v1/containers/vllm-a/logs{query}");
+        aggregator.call("GET", &path, Some(&viewer), None).await
+    };
+    let nothing = ask("").await;
+    assert_eq!((nothing.status, nothing.json()), (200, json!({ "logs": [], "loading": false })));
+    let lines: Vec<&str> = START.lines().filter(|line| !line.trim().is_empty()).collect();
+    let begun = lines.iter().position(|line| line.contains("Starting to load model")).unwrap();
+    let ready = lines.iter().position(|line| line.contains("Application startup complete")).unwrap();
+    for (i, line) in lines.iter().enumerate() {
+        let time = (now_ns - 3_600_000_000_000 + i as u128 * 1_000_000_000).to_string();
+        let stream =
+            json!({ "stream": { "container": "vllm-a", "stream": "stderr" }, "values": [[time, line]] });
+        let body = json!({ "streams": [stream] });
+        let pushed = aggregator.call("POST", "/loki/api/v1/push", Some(&operator), Some(body)).await;
+        assert_eq!(pushed.status, 204);
+        let told = ask("?lines=2").await.json();
+        assert_eq!(told["loading"], (begun..ready).contains(&i), "after {line}");
+        let last: Vec<&str> = lines[..=i].iter().rev().take(2).rev().copied().collect();
+        assert_eq!(told["logs"], json!(last));
+    }
+    let all = ask("?lines=500").await.json();
+    assert_eq!(all["logs"].as_array().unwrap().len(), lines.len());
+    let elsewhere = ask("?node=gpu-9").await.json();
+    assert_eq!(elsewhere, json!({ "logs": [], "loading": false }));
+    for (path, status) in [
+        ("/api/v1/containers/vllm-a/logs?lines=501", 400),
+        ("/api/v1/containers/vllm-a/logs?lines=0", 400),
+        ("/api/v1/containers/vllm-a/logs?lines=many", 400),
+        ("/api/v1/containers/vllm-a/logs?tail=5", 400),
+        ("/api/v1/containers/x%22%7D/logs", 400),
+    ] {
+        let answer = aggregator.call("GET", path, Some(&viewer), None).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.json());
+    }
+    assert_eq!(aggregator.call("GET", "/api/v1/containers/a/logs", None, None).await.status, 401);
+}

@@ -9,6 +9,7 @@ mod params;
 mod push;
 mod query;
 mod tail;
+mod viewer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,7 +105,7 @@ impl Drop for Cancel {
     }
 }
 
-/// The routes of Loki's API.
+/// The routes of Loki's API, and the last lines of a container.
 pub(super) fn routes(routes: Routes) -> Routes {
     use Role::{Operator, Viewer};
     routes
@@ -121,6 +122,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .add(Viewer, Method::GET, "/loki/api/v1/index/stats", query::stats)
         .add(Viewer, Method::GET, "/loki/api/v1/tail", tail::tail)
         .add(Operator, Method::POST, "/loki/api/v1/push", push::push)
+        .add(Viewer, Method::GET, "/api/v1/containers/{container}/logs", viewer::logs)
 }
 
 /// An error as Loki says it: a status and a text.
