@@ -70,8 +70,10 @@ fn every_hostile_plugin_meets_its_end_and_harms_nobody() {
         let cases = cases()?;
         let wrong: Vec<String> = futures_util::stream::iter(&cases)
             .map(|case| async move {
-                let outcome = play(test, case).await;
-                Ok::<_, anyhow::Error>(outcome.err().map(|error| format!("{}: {error:#}", case.name)))
+                let failed = play(test, case).await.err().map(|error| format!("{}: {error:#}", case.name));
+                // At once: a suite that takes too long is to say what it got to.
+                failed.iter().for_each(|failed| eprintln!("{failed}"));
+                Ok::<_, anyhow::Error>(failed)
             })
             .buffer_unordered(ABREAST)
             .try_filter_map(|failed| async move { Ok(failed) })

@@ -13,10 +13,12 @@ mod engine;
 pub mod exposition;
 mod litellm;
 mod parts;
+mod plugin;
 mod podman;
 mod process;
 mod slurm;
 mod slurm_dump;
+mod systemd;
 pub mod uplink;
 mod vllm;
 
@@ -36,10 +38,12 @@ pub use docker::Docker;
 pub use engine::Engine;
 pub use litellm::LiteLlm;
 pub use parts::{Prometheus, promtool_check};
+pub use plugin::{Keys, picket, plugin_of, signature};
 pub use podman::Podman;
 pub use process::{Daemon, Output, run_program, run_program_with};
 pub use slurm::Slurm;
 pub use slurm_dump::{large_slurm_dump, slurm_reading_a_file};
+pub use systemd::Systemd;
 pub use vllm::Vllm;
 
 /// How long a condition may take. Generous: the machines are small and shared.

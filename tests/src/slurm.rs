@@ -276,10 +276,15 @@ impl Slurm {
         }
     }
 
-    /// The grant of the commands that the plugin asks for, with this cluster's programs and environment, as config lines.
+    /// [`Self::commands_grant_of`] the plugin `slurm`.
     pub fn commands_grant(&self) -> Result<String> {
-        let manifest: toml::Table =
-            std::fs::read_to_string(repository().join("plugins/slurm/plugin.toml"))?.parse()?;
+        self.commands_grant_of("slurm")
+    }
+
+    /// The grant of the commands that a plugin asks for, with this cluster's programs and environment, as config lines.
+    pub fn commands_grant_of(&self, plugin: &str) -> Result<String> {
+        let manifest = repository().join("plugins").join(plugin).join("plugin.toml");
+        let manifest: toml::Table = std::fs::read_to_string(manifest)?.parse()?;
         let needs = manifest.get("needs").and_then(toml::Value::as_array).context("no needs")?;
         let is_command =
             |n: &&toml::Value| n.get("capability").and_then(toml::Value::as_str) == Some("command");
@@ -307,7 +312,7 @@ impl Slurm {
         }
         // A value's own text is inline, as grants of several tables must be.
         let commands = toml::Value::Array(commands.clone());
-        Ok(format!("[[plugins.slurm.grants]]\ncapability = \"command\"\ncommands = {commands}\n"))
+        Ok(format!("[[plugins.{plugin}.grants]]\ncapability = \"command\"\ncommands = {commands}\n"))
     }
 }
 

@@ -222,9 +222,28 @@ impl OtherAuthority {
 
     /// A leaf with these URIs and DNS names, for either side of TLS.
     pub fn issue(&self, common_name: &str, uris: &[&str], names: &[&str]) -> Result<Credentials> {
+        self.leaf(common_name, uris, names, |_| {})
+    }
+
+    /// One whose time is over.
+    pub fn issue_expired(&self, common_name: &str, names: &[&str]) -> Result<Credentials> {
+        self.leaf(common_name, &[], names, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    fn leaf(
+        &self,
+        common_name: &str,
+        uris: &[&str],
+        names: &[&str],
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> Result<Credentials> {
         let key = rcgen::KeyPair::generate()?;
         let mut params =
             rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())?;
+        change(&mut params);
         params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
         for uri in uris {
             params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into()?));
