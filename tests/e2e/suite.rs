@@ -106,16 +106,14 @@ async fn play(test: &Test, case: &Case) -> Result<()> {
     let calm = agent.daemon.memory_of_all()?;
 
     let file = target().join("hostile").join(format!("{}.wasm", case.name));
-    let mut section = format!(
-        "[plugins.hostile]\nfile = {}\ninterval = \"200ms\"\n[plugins.hostile.settings]\nargument = {}\n\
-         [plugins.hostile.limits]\n{LIMITS}",
+    let grants: Vec<String> = case.grants.iter().map(|grant| format!("{{ {} }}", fill(grant))).collect();
+    let section = format!(
+        "[plugins.hostile]\nfile = {}\ninterval = \"200ms\"\ngrants = [{}]\n[plugins.hostile.settings]\n\
+         argument = {}\n[plugins.hostile.limits]\n{LIMITS}",
         quoted(&file),
+        grants.join(", "),
         quoted(fill(&case.argument))
     );
-    for grant in &case.grants {
-        let lines = fill(grant);
-        section.push_str(&format!("[[plugins.hostile.grants]]\n{}\n", grant_lines(&lines)?));
-    }
     let conf_d = agent.folder().join("conf.d");
     std::fs::create_dir_all(&conf_d)?;
     std::fs::write(conf_d.join("hostile.toml"), section)?;
@@ -144,13 +142,6 @@ async fn play(test: &Test, case: &Case) -> Result<()> {
     let status = agent.daemon.stop(Duration::from_secs(10)).await?;
     ensure!(status.success(), "ended with {status}");
     Ok(())
-}
-
-/// `capability = "files", paths = ["/x"]` as lines.
-fn grant_lines(inline: &str) -> Result<String> {
-    let table: toml::Table = format!("grant = {{ {inline} }}").parse().with_context(|| inline.to_owned())?;
-    let grant = table.get("grant").and_then(toml::Value::as_table).context("no table")?;
-    Ok(grant.to_string())
 }
 
 async fn meets(agent: &Agent, must: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Spends its time inside single instructions: `memory.fill` and `memory.copy` of 16 MiB, again and again.
 //!
-//! must: stopped PKT-0061
+//! must: stopped PKT-0061 PKT-0062
 
 use hostile::{Hostile, plugin};
 

@@ -2,7 +2,7 @@
 //!
 //! must: counted refused | stopped PKT-0062
 //! argument: http://127.0.0.1:{silent}/
-//! grant: capability = "http", urls = [{ host = "127.0.0.1", ports = [{silent}], allow_private = true }]
+//! grant: capability = "http", urls = [{ scheme = "http", host = "127.0.0.1", port = {silent}, allow_private = true }]
 
 use hostile::{Hostile, http, plugin};
 
