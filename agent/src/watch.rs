@@ -153,9 +153,7 @@ impl Watcher {
             }
             before.retain(|id, _| look.stamps.contains_key(id));
             if look.strays != strays {
-                for stray in look.strays.iter().filter(|stray| !strays.contains(stray)) {
-                    tracing::warn!(file = %stray.file.display(), code = stray.code, "{}", stray.reason);
-                }
+                tell(look.strays.iter().filter(|stray| !strays.contains(stray)));
                 strays.clone_from(&look.strays);
                 self.schedule.board().set_strays(look.strays);
             }
@@ -173,6 +171,27 @@ impl Watcher {
                     answer.write(&file);
                 });
             }
+        }
+    }
+}
+
+/// What is refused, each by itself; what merely isn't asked for, in one line: a package brings a folder full of those.
+fn tell<'a>(strays: impl Iterator<Item = &'a Stray>) {
+    let (refused, idle): (Vec<&Stray>, Vec<&Stray>) = strays.partition(|stray| stray.refused);
+    for stray in refused {
+        tracing::warn!(file = %stray.file.display(), code = stray.code, "{}", stray.reason);
+    }
+    match idle.as_slice() {
+        [] => {}
+        [one] => tracing::info!("{}", one.reason),
+        many => {
+            let names: Vec<_> = many.iter().filter_map(|stray| stray.file.file_name()?.to_str()).collect();
+            tracing::info!(
+                "{} plugins of the folder do not run, since the configuration names none of them: {}. \
+                 `picket plugin grants FILE` says what one needs",
+                many.len(),
+                names.join(", ")
+            );
         }
     }
 }
