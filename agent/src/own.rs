@@ -75,10 +75,14 @@ impl Own {
     }
 
     /// What a gather between the ticks is worth.
-    fn seen(&self) -> (Vec<(String, State, Option<String>)>, bool) {
-        let all = self.health.board.all().into_iter();
-        let plugins =
-            all.map(|line| (line.id, line.state, line.refused.map(|refused| refused.digest))).collect();
+    fn seen(&self) -> (Vec<Turn>, bool) {
+        let turn = |line: PluginStatus| Turn {
+            id: line.id,
+            state: line.state,
+            digest: line.digest,
+            refused: line.refused.map(|refused| refused.digest),
+        };
+        let plugins = self.health.board.all().into_iter().map(turn).collect();
         (plugins, self.health.uplink.as_ref().is_some_and(|uplink| uplink.connected()))
     }
 
@@ -385,6 +389,15 @@ impl Own {
             page.sample(&[("certificate", "uplink")], expiry as f64);
         }
     }
+}
+
+/// What of a plugin is worth telling at once.
+#[derive(PartialEq)]
+struct Turn {
+    id: String,
+    state: State,
+    digest: String,
+    refused: Option<String>,
 }
 
 /// A file that nobody asked for and that would be refused, as the conditions know troubles.

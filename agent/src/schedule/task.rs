@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Wish;
 use super::bring::{Beside, Brought, Tried, bring};
-use super::source::{Control, ControlError, Loader, Source, SourceError, SourceSpec, Took};
+use super::source::{Condition, Control, ControlError, Loader, Source, SourceError, SourceSpec, Took};
 use super::status::{LastCollect, PluginStatus, RefusedVersion, State, StatusBoard};
 use super::ticker::Ticker;
 use crate::clock::Clock;
@@ -418,13 +418,7 @@ impl Task {
             let seconds = self.clock.monotonic().saturating_sub(began).as_secs_f64();
             let after = running.source.condition();
             running.failing = collected.as_ref().is_err_and(|error| error.reason == "plugin");
-            if after.state == State::Quarantined && !running.quarantined {
-                running.quarantined = true;
-                let (shelf, spec) = (self.shelf.clone(), running.spec.clone());
-                let (digest, why) = (running.staged.version.digest.clone(), after.reason.clone());
-                // Nobody waits for the disk here.
-                drop(tokio::task::spawn_blocking(move || shelf.quarantine(&spec, &digest, &why)));
-            }
+            self.note_quarantine(running, &after);
             if let Err(error) = &collected {
                 self.sink.count_error(error.reason, || format!("{} {}", error.code, error.message));
             }
@@ -455,12 +449,25 @@ impl Task {
                 });
             });
         } else {
+            self.note_quarantine(running, &condition);
             self.sink.count_error(condition.state.word(), || condition.reason.clone());
             self.update(|line| {
                 line.state = condition.state;
                 line.reason = condition.reason;
             });
         }
+    }
+
+    /// Once: it is not tried again, after a restart of the agent neither.
+    fn note_quarantine(&self, running: &mut Running, condition: &Condition) {
+        if condition.state != State::Quarantined || running.quarantined {
+            return;
+        }
+        running.quarantined = true;
+        let (shelf, spec) = (self.shelf.clone(), running.spec.clone());
+        let (digest, why) = (running.staged.version.digest.clone(), condition.reason.clone());
+        // Nobody waits for the disk here.
+        drop(tokio::task::spawn_blocking(move || shelf.quarantine(&spec, &digest, &why)));
     }
 
     async fn control(&self, running: Option<&mut Running>, what: Control) -> Result<String, ControlError> {
