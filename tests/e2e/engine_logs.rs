@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use crate::shipper::Loki;
 
-/// Says its words on both outputs, each line with the time of its start, some of them long.
+/// Says its words on both outputs, each line with the time of its start, some of them long. Docker 20.10 leaves out the newline behind
+/// a long line with the driver `local`, so what follows is one line with it, here as in `docker logs`.
 const SAY: &str = "s=$(/bin/busybox cut -d' ' -f1 /proc/uptime); long=$(/bin/busybox head -c 40000 /dev/zero | /bin/busybox tr '\\0' x); i=0; \
      while [ $i -lt 600 ]; do echo \"out $s line $i\"; echo \"err $s line $i\" >&2; i=$((i+1)); \
      if [ $((i % 200)) = 0 ]; then echo \"long $s $i $long\"; fi; \
-     if [ $((i % 10)) = 0 ]; then /bin/busybox sleep 0.05; fi; done; /bin/busybox sleep 600";
+     if [ $((i % 10)) = 0 ]; then /bin/busybox sleep 0.05; fi; done; echo \"end $s\"; /bin/busybox sleep 600";
 
 fn container(driver: &str, tty: bool, name: &str) -> Value {
     json!({
