@@ -168,7 +168,7 @@ fn moving(root: &Path, second: u64) -> Result<()> {
     let mut memory = String::new();
     for (place, name) in MEMORY.iter().enumerate() {
         let value = 1000 + (place as u64) * 7_654_321 + if place % 3 == 0 { second * 128 } else { 0 };
-        let _ = writeln!(memory, "{:<16}{value:>8} kB", format!("{name}:"));
+        let _ = writeln!(memory, "{:<15} {value:>8} kB", format!("{name}:"));
     }
     for (name, value) in
         [("HugePages_Total", 0), ("HugePages_Free", 0), ("HugePages_Rsvd", 0), ("HugePages_Surp", 0)]

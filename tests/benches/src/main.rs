@@ -42,6 +42,9 @@ struct Args {
     /// Measures ours alone.
     #[arg(long)]
     no_peers: bool,
+    /// Collections of a run of the row `wire`, 15 seconds each.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    collections: u32,
     /// How long the rows `flat` and `sources` take.
     #[arg(long, default_value_t = 60)]
     minutes: u32,
@@ -87,7 +90,7 @@ async fn main() -> Result<()> {
         figures.extend(rows::ingest::measure(&places, &sizes(&[1, 100, 1000]), args.runs, args.quick).await?);
     }
     if wanted("wire") {
-        figures.extend(rows::wire::measure(&places, args.runs, args.quick).await?);
+        figures.extend(rows::wire::measure(&places, args.runs, args.collections, args.quick).await?);
     }
     if wanted("exposition") {
         let exposed = sizes(if args.quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] });

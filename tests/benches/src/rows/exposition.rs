@@ -1,4 +1,5 @@
-//! Exposition of 10 k, 100 k and 1 M series against Prometheus' `/federate` of the same ones.
+//! Exposition of 10 k, 100 k and 1 M series against Prometheus' `/federate` of the same ones, in turn: both hold them at
+//! the same time.
 
 use anyhow::Result;
 
@@ -29,19 +30,26 @@ pub async fn measure(places: &Places, sizes: &[usize], runs: usize) -> Result<Ve
             agent.settle().await?;
             agents.push(agent);
         }
-        let token = Some(aggregator.token.as_str());
-        let ours = scrapes(&aggregator.server, aggregator.http, "/metrics", token, runs, series).await?;
-        drop((agents, aggregator));
-
         let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
-        let mut peer = Vec::new();
-        if let Some((server, port)) = prometheus(places, dir.path(), "global: {}\n", &[]).await? {
+        let peer = prometheus(places, dir.path(), "global: {}\n", &[]).await?;
+        if let Some((_, port)) = &peer {
             let sender = Sender::new(&format!("http://127.0.0.1:{port}/api/v1/write"), Dialect::PrometheusV2);
             for shape in &shapes {
                 sender.send(encode(Dialect::PrometheusV2, shape, now_ms())?).await?;
             }
-            let path = "/federate?match%5B%5D=%7B__name__%3D~%22bench_.%2B%22%7D";
-            peer = scrapes(&server, port, path, None, runs.min(3), series).await?;
+        }
+        let token = Some(aggregator.token.as_str());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for run in 0..runs {
+            eprintln!("exposition: {series} series, run {} of {runs}", run + 1);
+            let times = (2_000_000 / series).clamp(2, 50);
+            ours.push(scrape(&aggregator.server, aggregator.http, "/metrics", token, times).await?);
+            if let Some((server, port)) = &peer {
+                let path = "/federate?match%5B%5D=%7B__name__%3D~%22bench_.%2B%22%7D";
+                // A million series take it ten seconds.
+                let times = (300_000 / series).clamp(1, 3);
+                theirs.push(scrape(server, *port, path, None, times).await?);
+            }
         }
         let pick = |list: &[Scrape], f: fn(&Scrape) -> f64| list.iter().map(f).collect::<Vec<f64>>();
         let aim = (series == 1_000_000).then_some(0.1);
@@ -56,7 +64,7 @@ pub async fn measure(places: &Places, sizes: &[usize], runs: usize) -> Result<Ve
                 unit,
                 false,
                 &pick(&ours, f),
-                Some(("Prometheus /federate", &pick(&peer, f))),
+                Some(("Prometheus /federate", &pick(&theirs, f))),
                 aim,
             ));
         }
@@ -70,28 +78,15 @@ struct Scrape {
     memory: f64,
 }
 
-/// Each run scrapes often enough to be seen by a clock that ticks every 10 ms.
-async fn scrapes(
-    server: &Server,
-    port: u16,
-    path: &str,
-    token: Option<&str>,
-    runs: usize,
-    series: usize,
-) -> Result<Vec<Scrape>> {
-    let times = (2_000_000 / series).clamp(2, 50);
-    let times = if token.is_none() { times.min(3) } else { times };
-    let mut list = Vec::new();
-    for _ in 0..runs {
-        let rss = server.rss()?;
-        std::fs::write(format!("/proc/{}/clear_refs", server.pid()), "5")?;
-        let cpu = server.cpu_seconds()?;
-        let mut bytes = 0;
-        for _ in 0..times {
-            (bytes, _) = get(port, path, token).await?;
-        }
-        let cpu = (server.cpu_seconds()? - cpu) / times as f64;
-        list.push(Scrape { cpu, bytes: bytes as f64, memory: server.peak_rss()?.saturating_sub(rss) as f64 });
+/// So many scrapes, enough of them to be seen by a clock that ticks every 10 ms.
+async fn scrape(server: &Server, port: u16, path: &str, token: Option<&str>, times: usize) -> Result<Scrape> {
+    let rss = server.rss()?;
+    std::fs::write(format!("/proc/{}/clear_refs", server.pid()), "5")?;
+    let cpu = server.cpu_seconds()?;
+    let mut bytes = 0;
+    for _ in 0..times {
+        (bytes, _) = get(port, path, token).await?;
     }
-    Ok(list)
+    let cpu = (server.cpu_seconds()? - cpu) / times as f64;
+    Ok(Scrape { cpu, bytes: bytes as f64, memory: server.peak_rss()?.saturating_sub(rss) as f64 })
 }

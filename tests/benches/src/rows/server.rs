@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::exposition::{Exposition, Labels};
 use e2e::{Api, quoted};
 
 use crate::machine::Machine;
-use crate::node::{Node, collects};
+use crate::node::Node;
 use crate::precise::Cpu;
 use crate::process::{Server, free_port, until};
 use crate::report::Figure;
@@ -31,16 +31,21 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
         eprintln!("server: run {} of {runs}", run + 1);
         let folder = dir.1.join(format!("agent-{run}"));
         let node = Node::start(places, &folder, &sections(&machine), &["node"]).await?;
-        let page = node.api.metrics().await?;
+        let collected = collects(&node).await?;
         let before = Cpu::of_tree(node.server.pid())?;
         // One collection a second. Not polled meanwhile: a scrape costs as much as a collection.
         tokio::time::sleep(Duration::from_secs(u64::from(rounds))).await;
         let cpu = Cpu::of_tree(node.server.pid())?.since(&before);
-        let after = node.api.metrics().await?;
-        let collected = collects(&after, "node") - collects(&page, "node");
+        let collected = collects(&node).await? - collected;
+        let page = node.api.metrics().await?;
+        ensure!(
+            page.sum("picket_source_errors_total", &[]) == 0.0,
+            "the plugin failed: {}",
+            folder.display()
+        );
         ensure!(collected + 1.0 >= f64::from(rounds), "{collected} collections in {rounds} seconds");
         ours.push(cpu * 1000.0 / collected);
-        let told = host_series(&after);
+        let told = host_series(&page);
         series.push(told.len() as f64);
         drop(node);
 
@@ -93,6 +98,12 @@ fn sections(machine: &Machine) -> String {
         below("/sys/**"),
         below("/run/udev/data/*"),
     )
+}
+
+/// How often the plugin has collected: what the agent exports of that is as old as its last own collection.
+async fn collects(node: &Node) -> Result<f64> {
+    let told = node.api.json("/api/v1/plugins").await?;
+    told["plugins"][0]["collects"]["ok"].as_f64().context("the agent tells of no collects")
 }
 
 /// Names and labels of what tells of the host; a label with an empty value is none.

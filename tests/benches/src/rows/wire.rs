@@ -19,8 +19,8 @@ const ROW: &str = "wire";
 const HEADER_BYTES: f64 = 52.0;
 
 /// Each run is so many collections one after the other, of the same connections.
-pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Figure>> {
-    let (interval, rounds) = if quick { (2u64, 5u32) } else { (15, 8) };
+pub async fn measure(places: &Places, runs: usize, collections: u32, quick: bool) -> Result<Vec<Figure>> {
+    let (interval, rounds) = if quick { (2u64, 5u32) } else { (15, collections) };
     let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
     let dir_path = std::fs::canonicalize(dir.path())?;
     let at = dir_path.display();
@@ -92,7 +92,8 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
     let mut peers_before: Vec<Traffic> = peers.iter().map(|p| connection(p.2)).collect::<Result<_>>()?;
     for run in 0..runs {
         eprintln!("wire: run {} of {runs}, {rounds} collections of {interval} s", run + 1);
-        tokio::time::sleep(Duration::from_secs(interval * u64::from(rounds) - interval / 2)).await;
+        tokio::time::sleep(Duration::from_secs((interval * u64::from(rounds)).saturating_sub(interval / 2)))
+            .await;
         let now = between_ticks(&aggregator, interval).await?;
         let sent = now.1 - before.1;
         ours.push(now.0.since(&before.0).context("the agent reconnected")? / sent);
