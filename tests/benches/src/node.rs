@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::exposition::Exposition;
@@ -75,13 +75,26 @@ impl Node {
     /// Waits until the agent tells of so many collects of a plugin more than on `before`; the page.
     pub async fn after(&self, before: &Exposition, plugin: &str, more: f64) -> Result<Exposition> {
         let begun = collects(before, plugin);
-        e2e::eventually_within(Duration::from_secs(300), &format!("{more} collects of {plugin}"), || async {
-            let page = self.api.metrics().await?;
-            let now = collects(&page, plugin) - begun;
-            ensure!(now >= more, "{now}");
-            Ok(page)
+        self.page(|page| {
+            let now = collects(page, plugin) - begun;
+            ensure!(now >= more, "{now} of {more} collects of {plugin}");
+            Ok(())
         })
         .await
+    }
+
+    /// Waits for a page of which `is_it` holds. Asked for seldom: a scrape costs more than a collect.
+    pub async fn page(&self, is_it: impl Fn(&Exposition) -> Result<()>) -> Result<Exposition> {
+        let until = Instant::now() + Duration::from_secs(300);
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let page = self.api.metrics().await?;
+            match is_it(&page) {
+                Ok(()) => return Ok(page),
+                Err(error) if Instant::now() > until => return Err(error.context("after 300 s")),
+                Err(_) => {}
+            }
+        }
     }
 }
 

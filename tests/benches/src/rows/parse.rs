@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{BadServer, Behaviour, eventually_within, large_slurm_dump, slurm_reading_a_file};
+use e2e::{BadServer, Behaviour, large_slurm_dump, slurm_reading_a_file};
 
 use crate::node::{Node, Usage, children, collects, gpu, guest_seconds, logs, vllm};
 use crate::report::Figure;
@@ -144,13 +144,13 @@ async fn log_backlog(places: &Places, dir: &Path, count: u32) -> Result<(f64, f6
     }
     out.flush()?;
     let bytes = std::fs::metadata(&log)?.len() as f64;
-    let after = eventually_within(Duration::from_secs(300), "all lines are read", || async {
-        let page = node.api.metrics().await?;
-        let lines = page.value("picket_logs_lines_total", &[("plugin", "logs")])?;
-        ensure!(lines == f64::from(count), "{lines}");
-        Ok(page)
-    })
-    .await?;
+    let after = node
+        .page(|page| {
+            let lines = page.sum("picket_logs_lines_total", &[("plugin", "logs")]);
+            ensure!(lines == f64::from(count), "{lines} of {count} lines");
+            Ok(())
+        })
+        .await?;
     let cpu = Usage::of(node.server.pid())?.cpu - before.1.cpu;
     let guest = guest_seconds(&after, "logs") - guest_seconds(&before.0, "logs");
     let count = f64::from(count);
@@ -161,11 +161,11 @@ async fn log_backlog(places: &Places, dir: &Path, count: u32) -> Result<(f64, f6
 async fn eight_gpus(places: &Places, dir: &Path, rounds: f64) -> Result<(f64, f64, f64, f64)> {
     let node = Node::start(places, dir, &gpu(places, "500ms")?, &["gpu"]).await?;
     let helper = *children(node.server.pid(), "picket-nvml").first().context("no picket-nvml runs")?;
-    // The page is asked for before and after alone: a scrape costs more than a collect.
+    // Nothing is asked for between the two.
     let before = (node.api.metrics().await?, Usage::of(node.server.pid())?, Usage::of(helper)?);
     tokio::time::sleep(Duration::from_secs_f64(rounds / 2.0)).await;
     let after = (Usage::of(node.server.pid())?, Usage::of(helper)?);
-    let page = node.api.metrics().await?;
+    let page = node.after(&before.0, "gpu", rounds / 2.0).await?;
     let guest = (guest_seconds(&page, "gpu") - guest_seconds(&before.0, "gpu"))
         / (collects(&page, "gpu") - collects(&before.0, "gpu"));
     let series = page.names().filter(|n| n.starts_with("DCGM_") || n.starts_with("nvidia_"));
