@@ -98,7 +98,11 @@ fn main() -> ExitCode {
     let aim = Aim { agent, folder, port, name: name.clone() };
     let root = rustix::process::geteuid().is_root();
     let tried = if parts == "bare" {
-        Ok(attempt(&aim))
+        // With root's rights a mount works, and is to be nobody else's.
+        match mounts_of_its_own() {
+            Err(e) if root => Err(format!("the mounts of this machine are not risked: {e}")),
+            _ => Ok(attempt(&aim)),
+        }
     } else {
         let without: Vec<WallPart> =
             WallPart::ALL.into_iter().filter(|p| parts.split(',').any(|w| w == p.word())).collect();
@@ -124,6 +128,13 @@ fn sys(number: i64, a: [i64; 6]) -> io::Result<()> {
     // SAFETY: none; whatever it does is what this program is for. The arguments point to what lives across the call.
     let returned = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) };
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn mounts_of_its_own() -> io::Result<()> {
+    sys(libc::SYS_unshare, [libc::CLONE_NEWNS.into(), 0, 0, 0, 0, 0])?;
+    let (none, root) = (c"none".as_ptr() as i64, c"/".as_ptr() as i64);
+    let private = i64::try_from(libc::MS_REC | libc::MS_PRIVATE).unwrap_or_default();
+    sys(libc::SYS_mount, [none, root, 0, private, 0, 0])
 }
 
 fn open(path: &CStr, flags: i32) -> io::Result<()> {

@@ -88,12 +88,14 @@ impl CustomCodeMemory for Pages {
     #[allow(unsafe_code)]
     fn publish_executable(&self, start: *const u8, len: usize) -> wasmtime::Result<()> {
         // SAFETY: the engine names the code section of a mapping of ours, which begins and ends at page boundaries.
-        Ok(unsafe { mprotect(start.cast_mut().cast(), len, MprotectFlags::READ | MprotectFlags::EXEC)? })
+        unsafe { mprotect(start.cast_mut().cast(), len, MprotectFlags::READ | MprotectFlags::EXEC) }?;
+        Ok(())
     }
 
     #[allow(unsafe_code)]
     fn unpublish_executable(&self, start: *const u8, len: usize) -> wasmtime::Result<()> {
         // SAFETY: as above; the engine runs none of it any more.
-        Ok(unsafe { mprotect(start.cast_mut().cast(), len, MprotectFlags::READ)? })
+        unsafe { mprotect(start.cast_mut().cast(), len, MprotectFlags::READ) }?;
+        Ok(())
     }
 }

@@ -234,7 +234,7 @@ impl Seat for LocalSeat {
         _apart: bool,
     ) -> BoxFuture<'a, Result<Box<dyn Body>, Stopped>> {
         Box::pin(async move {
-            let instance = Instance::new(&self.linked, &self.bounds, desk).await?;
+            let instance = Box::pin(Instance::new(&self.linked, &self.bounds, desk)).await?;
             Ok(Box::new(instance) as Box<dyn Body>)
         })
     }

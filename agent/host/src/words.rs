@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(crate) fn serialize<T: Copy + Into<i32>, S: Serializer>(
     word: &T,
     serializer: S,

@@ -183,7 +183,8 @@ fn find(wish: &Wish) -> Result<(Target, Inspected), Failure> {
     let wanted = wish.container.trim_start_matches('/');
     let is_id = wanted.len() >= 12 && wanted.bytes().all(|b| b.is_ascii_hexdigit());
     let named = |c: &Listed| c.names.iter().any(|n| n.trim_start_matches('/') == wanted);
-    let mut found: Vec<Listed> = all.into_iter().filter(|c| named(c) || (is_id && c.id.starts_with(wanted))).collect();
+    let mut found: Vec<Listed> =
+        all.into_iter().filter(|c| named(c) || (is_id && c.id.starts_with(wanted))).collect();
     let one = match (found.pop(), found.len()) {
         (Some(one), 0) => one,
         (Some(_), more) => {

@@ -78,10 +78,7 @@ fn a_stop_is_undone() {
     assert!(matches!(host.probe("stop", step), Verdict::Done(_)));
     assert!(host.plan("stop", &json!({ "container": "llama" })).unwrap().steps.is_empty());
     assert_eq!(host.revert("stop", step, &applied.before).unwrap(), "llama was started");
-    assert_eq!(
-        changes(&host),
-        [Asked::Stop { id: id('a'), grace: 10 }, Asked::Start { id: id('a') }]
-    );
+    assert_eq!(changes(&host), [Asked::Stop { id: id('a'), grace: 10 }, Asked::Start { id: id('a') }]);
 }
 
 #[test]

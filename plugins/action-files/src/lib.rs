@@ -146,7 +146,8 @@ fn summary(files: &[Found]) -> String {
     let bytes: u64 = files.iter().map(|f| f.bytes).sum();
     let named: Vec<&str> = files.iter().take(5).map(|f| f.path.as_str()).collect();
     let more = files.len().saturating_sub(named.len());
-    let rest = if more > 0 { format!(" and {more} more (all in the step's arguments)") } else { String::new() };
+    let rest =
+        if more > 0 { format!(" and {more} more (all in the step's arguments)") } else { String::new() };
     let text = format!("delete {} files, {}: {}{rest}", files.len(), size(bytes), named.join(", "));
     let end = text.floor_char_boundary(1000);
     text.get(..end).unwrap_or_default().to_owned()

@@ -170,8 +170,16 @@ fn plan_job(name: &str, wish: &JobWish) -> Result<Plan, Failure> {
     let fields = show("slurm-show-job", "job", &wish.job.to_string())?;
     let field = |key: &str| fields.get(key).cloned().unwrap_or_default();
     let state = field("JobState");
-    let ended =
-        ["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED"];
+    let ended = [
+        "COMPLETED",
+        "CANCELLED",
+        "FAILED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "DEADLINE",
+        "PREEMPTED",
+    ];
     if ended.contains(&state.as_str()) {
         return Ok(Plan::nothing(format!("job {} has ended: it is {state}", wish.job)));
     }
@@ -221,7 +229,9 @@ fn probe(name: &str, step: &Step) -> Result<Verdict, Failure> {
 }
 
 fn drains(state: &str) -> bool {
-    state.split('+').any(|flag| flag.trim_end_matches(['*', '~', '#', '!', '%', '$', '@', '^', '-']) == "DRAIN")
+    state
+        .split('+')
+        .any(|flag| flag.trim_end_matches(['*', '~', '#', '!', '%', '$', '@', '^', '-']) == "DRAIN")
 }
 
 fn is_down(state: &str) -> bool {
@@ -263,7 +273,10 @@ fn show(command: &str, slot: &str, value: &str) -> Result<BTreeMap<String, Strin
                 last = Some(key.to_owned());
             }
             Some((key, _)) if DECISIVE.contains(&key) => {
-                return Err(Failure::new("parse", format!("the record of {value} has {key} twice: a name or a reason holds it")));
+                return Err(Failure::new(
+                    "parse",
+                    format!("the record of {value} has {key} twice: a name or a reason holds it"),
+                ));
             }
             _ => {
                 if let Some(value) = last.as_ref().and_then(|key| fields.get_mut(key)) {
@@ -285,7 +298,8 @@ fn run(name: &str, slots: &[(&str, &str)]) -> Result<String, Failure> {
     }
     let said: String = format!("{} {}", output.stderr.trim(), text.trim()).trim().chars().take(500).collect();
     let lower = said.to_lowercase();
-    let reason = if lower.contains("not found") || lower.contains("invalid job id") { "not-found" } else { "refused" };
+    let reason =
+        if lower.contains("not found") || lower.contains("invalid job id") { "not-found" } else { "refused" };
     Err(Failure::new(reason, format!("{name}: {said} (status {})", output.status)))
 }
 

@@ -68,7 +68,10 @@ impl Action for Units {
             "restart" if unit.active == "active" => format!("restart {}, which runs ({})", unit.id, unit.sub),
             "restart" => format!("start {}, which is {} ({})", unit.id, unit.active, unit.sub),
             "reload" if unit.active != "active" => {
-                return refuse(format!("{} is {}: only what runs reads its configuration again", unit.id, unit.active));
+                return refuse(format!(
+                    "{} is {}: only what runs reads its configuration again",
+                    unit.id, unit.active
+                ));
             }
             "reload" if !unit.can_reload => return refuse(format!("{} has no reload", unit.id)),
             "reload" => format!("have {} read its configuration again", unit.id),
@@ -111,7 +114,9 @@ impl Action for Units {
             "reload" if now.invocation != before.invocation => {
                 Verdict::CannotTell(format!("{seen}, by another start than before"))
             }
-            "reload" if now.changed != before.changed => Verdict::Done(format!("{seen}, and its state changed")),
+            "reload" if now.changed != before.changed => {
+                Verdict::Done(format!("{seen}, and its state changed"))
+            }
             "reload" => Verdict::NotDone(seen),
             _ => Verdict::CannotTell(format!("there is no action {name}")),
         }

@@ -34,7 +34,12 @@ pub(crate) fn files_delete(found: &Found) -> Result<End, FilesWriteError> {
     }
 }
 
-pub(crate) fn files_put(bundle: &str, file: &str, content: &[u8], first: bool) -> Result<String, FilesWriteError> {
+pub(crate) fn files_put(
+    bundle: &str,
+    file: &str,
+    content: &[u8],
+    first: bool,
+) -> Result<String, FilesWriteError> {
     wit::put(bundle, file, content, first).map_err(error)
 }
 

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use super::world::World;
 use super::{Host, backend};
 use crate::Failure;
+use crate::action::{self, Action, Applied, Definition, Parameters, Plan, Step, Verdict};
 use crate::files_write::Found;
 use crate::systemd_control::{SystemdError, Unit, Verb};
-use crate::action::{self, Action, Applied, Definition, Parameters, Plan, Step, Verdict};
 
 /// Commands to an action plugin, each with a fresh instance, in a world that stays. The world is set up as a source's is:
 /// through the [`World`] methods of a [`Host`], by [`Self::world`].

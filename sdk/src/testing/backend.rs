@@ -10,8 +10,8 @@ use crate::command::{CommandError, Output};
 use crate::containers::{ContainersError, Listing, LogPage};
 use crate::containers_control::{Asked, Change, ControlError};
 use crate::event::Event;
-use crate::files_write::{End, FilesWriteError, Found, Rule, Search};
 use crate::files::{Entry, FileSystem, FilesError};
+use crate::files_write::{End, FilesWriteError, Found, Rule, Search};
 use crate::http::{HttpError, Request, Response};
 use crate::kmsg::{KmsgError, Page};
 use crate::log::Level;
@@ -184,7 +184,12 @@ pub(crate) fn files_find(rule: &Rule) -> Result<Search, FilesWriteError> {
     Ok(Search { files, more })
 }
 
-pub(crate) fn files_put(bundle: &str, file: &str, content: &[u8], first: bool) -> Result<String, FilesWriteError> {
+pub(crate) fn files_put(
+    bundle: &str,
+    file: &str,
+    content: &[u8],
+    first: bool,
+) -> Result<String, FilesWriteError> {
     if held() {
         return Err(FilesWriteError::Denied(HELD.to_owned()));
     }

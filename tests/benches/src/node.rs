@@ -11,6 +11,10 @@ use e2e::{Api, grants_of, quoted};
 use crate::process::{Server, free_port};
 use crate::setup::Places;
 
+/// The process that plugins run in.
+pub const WORKER: &str = "picket-worker";
+/// The one that asks the driver.
+pub const NVML: &str = "picket-nvml";
 /// Eight GPUs of the fake driver.
 const GPUS: &str = "tests/fake-nvml/scenarios/8xh100.toml";
 
@@ -62,6 +66,24 @@ impl Node {
         }
         .with_context(|| e2e::tail(&log, 30))?;
         Ok(node)
+    }
+
+    /// What the agent itself takes.
+    pub fn agent(&self) -> Result<Usage> {
+        Usage::of(self.server.pid())
+    }
+
+    /// What its children of this name take together: the worker that its plugins run in, the helper that asks the driver.
+    pub fn helper(&self, name: &str) -> Result<Usage> {
+        let children = children(self.server.pid(), name);
+        ensure!(!children.is_empty(), "no {name} runs");
+        let all = children.into_iter().map(Usage::of).collect::<Result<Vec<_>>>()?;
+        Ok(all.into_iter().fold(Usage::default(), Usage::with))
+    }
+
+    /// What the agent and the worker take together.
+    pub fn both(&self) -> Result<Usage> {
+        Ok(self.agent()?.with(self.helper(WORKER)?))
     }
 
     /// Until its process is no more.
@@ -156,6 +178,8 @@ pub struct Usage {
     pub own: f64,
     /// Resident bytes, of a page that several processes share its part alone.
     pub pss: f64,
+    /// The most resident bytes so far.
+    pub peak: f64,
     /// CPU seconds.
     pub cpu: f64,
     /// CPU seconds of the children that ended.
@@ -163,29 +187,43 @@ pub struct Usage {
 }
 
 impl Usage {
-    pub fn of(pid: u32) -> Result<Self> {
+    fn of(pid: u32) -> Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let rest = stat.rsplit_once(')').context("stat without a name")?.1;
         let ticks = |field: usize| -> Result<f64> {
             Ok(rest.split_whitespace().nth(field - 3).context("stat is short")?.parse::<f64>()? / 100.0)
         };
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let bytes = |key: &str| -> Result<f64> {
-            let line = rollup.lines().find_map(|l| l.strip_prefix(key)).context("a field is missing")?;
+            let mut lines = rollup.lines().chain(status.lines());
+            let line = lines.find_map(|l| l.strip_prefix(key)).context("a field is missing")?;
             Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
         };
         Ok(Self {
             rss: bytes("Rss:")?,
             own: bytes("Anonymous:")?,
             pss: bytes("Pss:")?,
+            peak: bytes("VmHWM:")?,
             cpu: ticks(14)? + ticks(15)?,
             ended_children: ticks(16)? + ticks(17)?,
         })
     }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            rss: self.rss + other.rss,
+            own: self.own + other.own,
+            pss: self.pss + other.pss,
+            peak: self.peak + other.peak,
+            cpu: self.cpu + other.cpu,
+            ended_children: self.ended_children + other.ended_children,
+        }
+    }
 }
 
 /// The children of a process that have this name.
-pub fn children(pid: u32, name: &str) -> Vec<u32> {
+fn children(pid: u32, name: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(child) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };

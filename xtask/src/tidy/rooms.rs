@@ -104,14 +104,7 @@ pub const ROOMS: &[Room] = &[
         package: "picket-artifact",
         folder: "proto/artifact",
         may_name: &["picket-proto"],
-        never_links: &[
-            "wasmtime*",
-            "wasmparser",
-            "rusqlite",
-            "tokio-rustls",
-            "picket-agent*",
-            "picket-aggregator",
-        ],
+        never_links: &["wasmtime*", "wasmparser", "rusqlite", "picket-agent*", "picket-aggregator"],
     },
     Room { package: "picket-proto", folder: "proto", may_name: &[], never_links: &["wasmtime*", "rusqlite"] },
 ];

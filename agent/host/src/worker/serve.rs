@@ -176,13 +176,17 @@ impl Floor {
                 Order::Make { seat } => self.make(number, self.seats.get(&seat)?.clone()),
                 Order::Enter(call) => {
                     // Fails where it has ended already, which the agent was told.
-                    let _ = self.instances.get(&number).map(|running| running.calls.try_send(call));
+                    if let Some(running) = self.instances.get(&number) {
+                        let _ = running.calls.try_send(call);
+                    }
                 }
                 Order::Tell(told) => {
                     let waiting = self.instances.get(&number).and_then(|running| {
                         running.asking.lock().unwrap_or_else(PoisonError::into_inner).take()
                     });
-                    let _ = waiting.map(|waiting| waiting.send(told));
+                    if let Some(waiting) = waiting {
+                        let _ = waiting.send(told);
+                    }
                 }
                 Order::End => self.end(number),
             }

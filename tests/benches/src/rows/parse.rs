@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{BadServer, Behaviour, large_slurm_dump, slurm_reading_a_file};
 
-use crate::node::{Node, Usage, children, collects, gpu, guest_seconds, logs, vllm};
+use crate::node::{NVML, Node, WORKER, collects, gpu, guest_seconds, logs, vllm};
 use crate::report::Figure;
 use crate::rows::agent::join;
 use crate::setup::{Aggregator, Places};
@@ -21,7 +21,7 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
     let (mut speed, mut page_ms) = (vec![], vec![]);
     let (mut dump_seconds, mut dump_guest, mut dump_agent) = (vec![], vec![], vec![]);
     let (mut lines, mut megabytes, mut guest_lines, mut grown) = (vec![], vec![], vec![], vec![]);
-    let (mut gpu_agent, mut gpu_guest, mut gpu_helper, mut gpu_series) = (vec![], vec![], vec![], vec![]);
+    let mut gpus: Vec<Gpus> = Vec::new();
     for run in 0..runs {
         eprintln!("parse: run {} of {runs}", run + 1);
         let dir = tempfile::Builder::new().prefix("picket-bench-").tempdir_in("target")?;
@@ -42,11 +42,7 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
         guest_lines.push(backlog.2);
         grown.push(backlog.3);
 
-        let gpus = eight_gpus(places, &dir.join("gpu"), if quick { 10.0 } else { 60.0 }).await?;
-        gpu_agent.push(gpus.0);
-        gpu_guest.push(gpus.1);
-        gpu_helper.push(gpus.2);
-        gpu_series.push(gpus.3);
+        gpus.push(eight_gpus(places, &dir.join("gpu"), if quick { 10.0 } else { 60.0 }).await?);
     }
     let kib = PAGE.len() as f64 / 1e3;
     let mut figure = |what: &str, unit: &'static str, more: bool, values: &[f64]| {
@@ -56,15 +52,17 @@ pub async fn measure(places: &Places, runs: usize, quick: bool) -> Result<Vec<Fi
     figure("vLLM page, a collect, in the plugin", "CPU ms", false, &page_ms);
     figure("Slurm, dump of the nodes", "s", false, &dump_seconds);
     figure("Slurm, dump, memory of the plugin", "MB", false, &dump_guest);
-    figure("Slurm, dump, peak RSS of the agent", "MB", false, &dump_agent);
-    figure("logs, lines of 105 bytes, agent", "lines a CPU s", true, &lines);
+    figure("Slurm, dump, peak RSS, agent and worker", "MB", false, &dump_agent);
+    figure("logs, lines, agent and worker", "lines a CPU s", true, &lines);
     figure("logs, the same", "MB a CPU s", true, &megabytes);
     figure("logs, in the plugin", "lines a CPU s", true, &guest_lines);
-    figure("logs, RSS with the backlog", "MB", false, &grown);
-    figure("GPUs, a collect, agent", "CPU ms", false, &gpu_agent);
-    figure("GPUs, a collect, in the plugin", "CPU ms", false, &gpu_guest);
-    figure("GPUs, a collect, picket-nvml", "CPU ms", false, &gpu_helper);
-    figure("GPUs, series of 8", "series", true, &gpu_series);
+    figure("logs, peak RSS with the backlog, agent and worker", "MB", false, &grown);
+    let of = |pick: fn(&Gpus) -> f64| gpus.iter().map(pick).collect::<Vec<f64>>();
+    figure("GPUs, a collect, agent", "CPU ms", false, &of(|g| g.agent));
+    figure("GPUs, a collect, worker", "CPU ms", false, &of(|g| g.worker));
+    figure("GPUs, a collect, in the plugin", "CPU ms", false, &of(|g| g.guest));
+    figure("GPUs, a collect, picket-nvml", "CPU ms", false, &of(|g| g.helper));
+    figure("GPUs, series of 8", "series", true, &of(|g| g.series));
     Ok(all)
 }
 
@@ -113,7 +111,7 @@ fn changed(step: u32) -> String {
     page
 }
 
-/// Seconds that a dump takes, MB of the plugin, and MB that the agent had at most.
+/// Seconds that a dump takes, MB of the plugin, and MB that agent and worker had at most.
 async fn slurm_dump(places: &Places, dir: &Path, nodes: u32) -> Result<(f64, f64, f64)> {
     std::fs::create_dir_all(dir)?;
     let file = dir.join("nodes.json");
@@ -124,17 +122,18 @@ async fn slurm_dump(places: &Places, dir: &Path, nodes: u32) -> Result<(f64, f64
     ensure!(after.value("slurm_nodes_total", &[])? == f64::from(nodes), "not all nodes were read");
     let seconds = after.value("picket_slurm_dump_duration_seconds", &[("kind", "nodes")])?;
     let memory = after.sum("picket_plugin_memory_bytes", &[("plugin", "slurm")]);
-    Ok((seconds, memory / 1e6, node.server.peak_rss()? as f64 / 1e6))
+    Ok((seconds, memory / 1e6, node.both()?.peak / 1e6))
 }
 
-/// Lines and MB a CPU second of the agent, lines a CPU second of the plugin, and MB resident with a backlog that lay there at once.
+/// Lines and MB a CPU second of agent and worker, lines a CPU second of the plugin, and MB resident at most with a backlog that lay
+/// there at once.
 async fn log_backlog(places: &Places, dir: &Path, count: u32) -> Result<(f64, f64, f64, f64)> {
     std::fs::create_dir_all(dir)?;
     let aggregator = Aggregator::start(places).await?;
     join(&aggregator, dir, "logs-node")?;
     let log = dir.join("app.log");
     let node = Node::start(places, dir, &logs("200ms", &[&log]), &["logs"]).await?;
-    let before = (node.api.metrics().await?, Usage::of(node.server.pid())?);
+    let before = (node.api.metrics().await?, node.both()?);
     let mut out = std::io::BufWriter::new(std::fs::File::create(&log)?);
     for n in 0..count {
         writeln!(
@@ -151,25 +150,38 @@ async fn log_backlog(places: &Places, dir: &Path, count: u32) -> Result<(f64, f6
             Ok(())
         })
         .await?;
-    let cpu = Usage::of(node.server.pid())?.cpu - before.1.cpu;
+    let cpu = node.both()?.cpu - before.1.cpu;
     let guest = guest_seconds(&after, "logs") - guest_seconds(&before.0, "logs");
     let count = f64::from(count);
-    Ok((count / cpu, bytes / cpu / 1e6, count / guest, node.server.peak_rss()? as f64 / 1e6))
+    Ok((count / cpu, bytes / cpu / 1e6, count / guest, node.both()?.peak / 1e6))
 }
 
-/// CPU milliseconds a collect: of the agent, of the plugin in it, of the helper; and how many series.
-async fn eight_gpus(places: &Places, dir: &Path, rounds: f64) -> Result<(f64, f64, f64, f64)> {
+/// CPU milliseconds a collect: of the agent, of the worker, of that in the plugin, of the helper; and how many series.
+struct Gpus {
+    agent: f64,
+    worker: f64,
+    guest: f64,
+    helper: f64,
+    series: f64,
+}
+
+async fn eight_gpus(places: &Places, dir: &Path, rounds: f64) -> Result<Gpus> {
     let node = Node::start(places, dir, &gpu(places, "500ms")?, &["gpu"]).await?;
-    let helper = *children(node.server.pid(), "picket-nvml").first().context("no picket-nvml runs")?;
     // Nothing is asked for between the two.
-    let before = (node.api.metrics().await?, Usage::of(node.server.pid())?, Usage::of(helper)?);
+    let before = (node.api.metrics().await?, node.agent()?, node.helper(WORKER)?, node.helper(NVML)?);
     tokio::time::sleep(Duration::from_secs_f64(rounds / 2.0)).await;
-    let after = (Usage::of(node.server.pid())?, Usage::of(helper)?);
+    let after = (node.agent()?, node.helper(WORKER)?, node.helper(NVML)?);
     let page = node.after(&before.0, "gpu", rounds / 2.0).await?;
     let guest = (guest_seconds(&page, "gpu") - guest_seconds(&before.0, "gpu"))
         / (collects(&page, "gpu") - collects(&before.0, "gpu"));
     let series = page.names().filter(|n| n.starts_with("DCGM_") || n.starts_with("nvidia_"));
     let series: usize = series.map(|n| page.series(n).len()).sum();
     let each = |before: f64, after: f64| (after - before) * 1e3 / rounds;
-    Ok((each(before.1.cpu, after.0.cpu), guest * 1e3, each(before.2.cpu, after.1.cpu), series as f64))
+    Ok(Gpus {
+        agent: each(before.1.cpu, after.0.cpu),
+        worker: each(before.2.cpu, after.1.cpu),
+        guest: guest * 1e3,
+        helper: each(before.3.cpu, after.2.cpu),
+        series: series as f64,
+    })
 }

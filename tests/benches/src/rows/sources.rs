@@ -1,6 +1,6 @@
 //! What a node with everything takes: all sources in one agent, each on a real server (eight GPUs are the fake driver's), a
-//! collect each five seconds, an aggregator that takes it all. Read each minute: memory and CPU of the agent, of its helper, and
-//! of the commands that it ran.
+//! collect each five seconds, an aggregator that takes it all. Read each minute: memory and CPU of the agent, of the worker that its
+//! plugins run in, of the helper that asks the driver, and CPU of the commands that it ran.
 //!
 //! The first reading is after two minutes, when all has been touched. Memory and CPU seconds don't ask how busy the machine is
 //! otherwise, so this may run beside other work.
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Daemon, Docker, Engine, LiteLlm, Slurm, Test, free_port, grants_of, quoted};
 use serde_json::json;
 
-use crate::node::{Node, Usage, children, gpu, logs, vllm};
+use crate::node::{NVML, Node, Usage, WORKER, gpu, logs, vllm};
 use crate::report::Figure;
 use crate::rows::agent::join;
 use crate::rows::flat::slope;
@@ -45,7 +45,8 @@ done
 /// One minute's.
 struct Reading {
     agent: Usage,
-    helper: Usage,
+    worker: Usage,
+    nvml: Usage,
     series: f64,
     lines: f64,
 }
@@ -203,33 +204,38 @@ impl World {
 
 impl Reading {
     async fn take(node: &Node) -> Result<Self> {
-        let pid = node.server.pid();
-        let helper = *children(pid, "picket-nvml").first().context("no picket-nvml runs")?;
-        let (agent, helper) = (Usage::of(pid)?, Usage::of(helper)?);
+        let (agent, worker, nvml) = (node.agent()?, node.helper(WORKER)?, node.helper(NVML)?);
         // After its memory was read, which a page in the making is part of.
         let page = node.api.metrics().await?;
         let series = page.names().map(|name| page.series(name).len()).sum::<usize>() as f64;
         let lines = page.sum("picket_logs_lines_total", &[("plugin", "logs")]);
-        Ok(Self { agent, helper, series, lines })
+        Ok(Self { agent, worker, nvml, series, lines })
     }
 
     fn say(&self, minute: usize, before: Option<&Self>) {
-        let mb = |bytes: f64| bytes / 1e6;
         let since = |pick: fn(&Self) -> f64| before.map_or(f64::NAN, |b| pick(self) - pick(b));
+        let of = |name: &str, usage: &Usage, cpu: f64| {
+            let mb = |bytes: f64| bytes / 1e6;
+            let (rss, own, pss) = (mb(usage.rss), mb(usage.own), mb(usage.pss));
+            format!("{name} {rss:.3} MB ({own:.3} its own, PSS {pss:.3}), {cpu:.2} CPU s; ")
+        };
         eprintln!(
-            "sources: minute {minute}: agent {:.3} MB ({:.3} its own, PSS {:.3}), {:.2} CPU s; picket-nvml {:.3} MB (PSS {:.3}), \
-             {:.2} CPU s; commands {:.2} CPU s; {} series; {} lines",
-            mb(self.agent.rss),
-            mb(self.agent.own),
-            mb(self.agent.pss),
-            since(|r| r.agent.cpu),
-            mb(self.helper.rss),
-            mb(self.helper.pss),
-            since(|r| r.helper.cpu),
+            "sources: minute {minute}: {}{}{}commands {:.2} CPU s; {} series; {} lines",
+            of("agent", &self.agent, since(|r| r.agent.cpu)),
+            of("worker", &self.worker, since(|r| r.worker.cpu)),
+            of(NVML, &self.nvml, since(|r| r.nvml.cpu)),
             since(|r| r.agent.ended_children),
             self.series,
             since(|r| r.lines),
         );
+    }
+
+    fn pss(&self) -> f64 {
+        self.agent.pss + self.worker.pss + self.nvml.pss
+    }
+
+    fn own(&self) -> f64 {
+        self.agent.own + self.worker.own + self.nvml.own
     }
 }
 
@@ -241,17 +247,21 @@ fn figures(readings: &[Reading], minutes: u32) -> Result<Vec<Figure>> {
     };
     let hourly = |pick: fn(&Reading) -> f64| 60.0 * slope(readings.iter().map(pick)) / 1e3;
     let a_minute = |pick: fn(&Reading) -> f64| (pick(last) - pick(first)) / f64::from(minutes.max(1));
-    figure("agent, RSS first", "MB", first.agent.rss / 1e6, None);
-    figure("agent, RSS last", "MB", last.agent.rss / 1e6, Some(20.0));
-    figure("agent, anonymous last", "MB", last.agent.own / 1e6, None);
-    figure("agent, PSS last", "MB", last.agent.pss / 1e6, None);
-    figure("agent, RSS, fitted line", "KB an hour", hourly(|r| r.agent.rss), None);
-    figure("agent, anonymous, fitted line", "KB an hour", hourly(|r| r.agent.own), None);
-    figure("agent, CPU", "s a minute", a_minute(|r| r.agent.cpu), None);
-    figure("picket-nvml, RSS last", "MB", last.helper.rss / 1e6, None);
-    figure("picket-nvml, PSS last", "MB", last.helper.pss / 1e6, None);
-    figure("picket-nvml, RSS, fitted line", "KB an hour", hourly(|r| r.helper.rss), None);
-    figure("picket-nvml, CPU", "s a minute", a_minute(|r| r.helper.cpu), None);
+    figure("all, PSS first", "MB", first.pss() / 1e6, None);
+    figure("all, PSS last", "MB", last.pss() / 1e6, Some(20.0));
+    figure("all, anonymous last", "MB", last.own() / 1e6, None);
+    figure("all, anonymous, fitted line", "KB an hour", hourly(Reading::own), None);
+    for (name, pick) in
+        [("agent", (|r| r.agent) as fn(&Reading) -> Usage), ("worker", |r| r.worker), (NVML, |r| r.nvml)]
+    {
+        let over = |what: fn(&Usage) -> f64| 60.0 * slope(readings.iter().map(|r| what(&pick(r)))) / 1e3;
+        let cpu = (pick(last).cpu - pick(first).cpu) / f64::from(minutes.max(1));
+        figure(&format!("{name}, RSS first"), "MB", pick(first).rss / 1e6, None);
+        figure(&format!("{name}, RSS last"), "MB", pick(last).rss / 1e6, None);
+        figure(&format!("{name}, PSS last"), "MB", pick(last).pss / 1e6, None);
+        figure(&format!("{name}, RSS, fitted line"), "KB an hour", over(|u| u.rss), None);
+        figure(&format!("{name}, CPU"), "s a minute", cpu, None);
+    }
     figure("Slurm's commands, CPU", "s a minute", a_minute(|r| r.agent.ended_children), None);
     figure("series", "series", last.series, None);
     figure("log lines", "a minute", a_minute(|r| r.lines), None);

@@ -9,7 +9,6 @@
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::path::Path;
 use std::ptr::null_mut;
-use std::time::Duration;
 
 use nvml_wrapper_sys::bindings as sys;
 use sys::NvmlLib;

@@ -182,7 +182,8 @@ fn act(mode: &str, argument: &str, count: u32) -> Result<(), SourceError> {
         }
         "future" => {
             let id = series(0, &[])?;
-            sink::push_timed(&[TimedPoint { series: id, value: 1.0, timestamp: u64::MAX }]).map_err(refused)?;
+            sink::push_timed(&[TimedPoint { series: id, value: 1.0, timestamp: u64::MAX }])
+                .map_err(refused)?;
         }
         "events" => {
             for i in 0..10_000 {
