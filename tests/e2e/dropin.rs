@@ -517,8 +517,13 @@ fn unsigned_is_refused_unless_somebody_says_otherwise() {
         ensure!(ready(&agent).await?.contains("allow_unsigned"));
         let table = agent_command(&agent, &["plugins"]).await?.ok()?;
         ensure!(table.contains("unsigned"), "{table}");
-        let metrics = agent.api.metrics().await?;
-        ensure!(metrics.value("picket_plugin_unsigned", &[("plugin", "count")])? == 1.0);
+        eventually("the metric says so", || async {
+            let unsigned =
+                agent.api.metrics().await?.value("picket_plugin_unsigned", &[("plugin", "count")])?;
+            ensure!(unsigned == 1.0, "{unsigned}");
+            Ok(())
+        })
+        .await?;
         // Who may do what.
         let grants = agent.api.json("/api/v1/grants").await?;
         ensure!(

@@ -104,7 +104,12 @@ fn killed_a_hundred_times_nothing_is_missing_and_nothing_twice() {
 async fn with_backlog(test: &Test) -> Result<(Aggregator, Agent)> {
     let mut aggregator = test.aggregator().await?;
     let agent = counting(&aggregator, test)?.enrol_and_start(&aggregator).await?;
-    aggregator.has(SERIES, &[("instance", "counter")]).await?;
+    // Not only seen: what was not written down is the spool's alone, and the spool may be lost next.
+    eventually("a sample is in the log", || async {
+        ensure!(!rows(&aggregator).await?.is_empty(), "none");
+        Ok(())
+    })
+    .await?;
     aggregator.daemon.kill()?;
     let mut agent = agent;
     eventually("a backlog", || async {

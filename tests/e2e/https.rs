@@ -137,12 +137,13 @@ fn exporters_behind_tls_are_asked_by_whom_the_operator_trusts() {
             let told = page.value("node_load1", &[("job", "app"), ("target", &exporter.target())]);
             ensure!(told.is_err(), "{told:?} of one that is not trusted");
         }
-        let counted = agent
-            .api
-            .metrics()
-            .await?
-            .sum("picket_source_errors_total", &[("plugin", "prometheus"), ("reason", "tls")]);
-        ensure!(counted >= 4.0, "{counted}");
+        eventually("each is counted", || async {
+            let labels = [("plugin", "prometheus"), ("reason", "tls")];
+            let counted = agent.api.metrics().await?.sum("picket_source_errors_total", &labels);
+            ensure!(counted >= 4.0, "{counted}");
+            Ok(())
+        })
+        .await?;
         // Each is said with what to do.
         eventually("the log says why", || async {
             let log = agent.daemon.log();

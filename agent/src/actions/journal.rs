@@ -214,7 +214,7 @@ fn parse(content: &[u8]) -> (Vec<Entry>, u64, bool) {
             }
             None => {
                 let last = good + line.len() == content.len();
-                return (entries, good as u64, !(last && !line.ends_with(b"\n")));
+                return (entries, good as u64, !last || line.ends_with(b"\n"));
             }
         }
     }

@@ -73,7 +73,7 @@ async fn outside_of_it_nothing_is_posted() {
         restart(&id(2)),
         restart("mine"),
         restart("other"),
-        restart(&id(1)[..12]),
+        restart(id(1).get(..12).unwrap()),
         restart(""),
         restart("../images/prune"),
         restart(&format!("{}/../{}", &id(1), &id(2))),
