@@ -274,7 +274,11 @@ fn slurmrestd_gives_a_dump_of_20000_nodes_in_the_memory_of_a_small_one() {
         let errors = page.sum("picket_source_errors_total", &[("plugin", "slurm")]);
         ensure!(errors == 0.0, "{errors} failures");
         let took = page.value("picket_slurm_dump_duration_seconds", &[("kind", "nodes")])?;
-        let memory = page.sum("picket_plugin_memory_bytes", &[("plugin", "slurm")]);
+        let memory = eventually("the plugin's memory is told", || async {
+            let page = agent.api.metrics().await?;
+            page.value("picket_plugin_memory_bytes", &[("plugin", "slurm")])
+        })
+        .await?;
         let peak = agent.daemon.memory("VmHWM")?;
         // What it is that was read, as another client of the same socket sees it.
         let bytes = slurm.restd_bytes(&socket, &token, "/slurm/v0.0.38/nodes")?;

@@ -132,7 +132,8 @@ async fn pages() {
     assert_eq!(answer["plugins"][0]["version"], "1.2.3");
     assert_eq!(answer["plugins"][0]["state"], "running");
     assert!(
-        crate::client::plugin_table(&answer, 1_000).contains("a       running  1.2.3    1s"),
+        crate::client::plugin_table(&answer, 1_000)
+            .contains("a       running  1.2.3    eb0bc650023c  unsigned   1s"),
         "{}",
         crate::client::plugin_table(&answer, 1_000)
     );
