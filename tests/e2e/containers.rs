@@ -140,6 +140,12 @@ async fn seen_from_start_to_end(test: &Test, mut engine: impl Engine, also: &[(&
         "{known:?}"
     );
     ensure!(also.is_empty() || page.value("picket_vllm_container_info", also)? == 1.0, "{also:?}");
+    let page = eventually("the engine's statistics", || async {
+        let page = agent.api.metrics().await?;
+        page.value("container_cpu_usage_seconds_total", &[("name", "llama"), ("cpu", "total")])?;
+        Ok(page)
+    })
+    .await?;
     let cpu = page.value("container_cpu_usage_seconds_total", &[("name", "llama"), ("cpu", "total")])?;
     let memory = page.value("container_memory_usage_bytes", &[("name", "llama")])?;
     ensure!(cpu > 0.0 && memory > 0.0, "{cpu} s, {memory} bytes");

@@ -249,9 +249,10 @@ fn headers(head: &Parts) -> Vec<(String, String)> {
 
 fn failure(place: &str, e: &hyper::Error) -> Error {
     let text = with_causes(e);
-    // A server that wants to know who we are says so after the handshake.
-    let broken = std::error::Error::source(e).and_then(|e| e.downcast_ref::<std::io::Error>());
-    if let Some(e) = broken.filter(|e| tls::cause(e).is_some()) {
+    // A server that wants to know who we are says so after the handshake: as the request's failure, or behind the connection's.
+    let causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
+    let mut broken = causes.filter_map(|e| e.downcast_ref::<std::io::Error>());
+    if let Some(e) = broken.find(|e| tls::cause(e).is_some()) {
         return tls::failure(place, e);
     }
     if e.is_parse() || e.is_incomplete_message() {
