@@ -298,7 +298,10 @@ async fn one(permit: &Permit, limits: &ServiceLimits, id: &str, asked: Asked) ->
             let stats = engine::json(permit.path(socket), target, limits).await;
             // An engine that dropped the container may have another of that name.
             match stats.map_err(|e| named(e, id))? {
-                stats if stats.get("id").and_then(Value::as_str) == Some(id) => Ok(stats.to_string()),
+                // Docker says `id`, Podman `Id`.
+                stats if ["id", "Id"].iter().any(|key| stats[*key].as_str() == Some(id)) => {
+                    Ok(stats.to_string())
+                }
                 _ => Err(Error::NotFound(id.to_owned())),
             }
         }
