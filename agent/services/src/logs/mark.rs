@@ -80,6 +80,13 @@ impl Print {
         Ok(length == self.head_length && crc(room) == self.head && tail(file, offset)? == self.tail)
     }
 
+    /// Whether these bytes stand before the place; true where they are too few to tell.
+    pub fn ends_with(&self, bytes: &[u8], offset: u64) -> bool {
+        let known = usize::try_from(offset).unwrap_or(TAIL).min(TAIL);
+        let end = bytes.len().checked_sub(known).and_then(|from| bytes.get(from..));
+        end.is_none_or(|end| crc(end) == self.tail)
+    }
+
     /// Enough is known to tell a copy from a file that begins alike by chance.
     pub const fn telling(&self) -> bool {
         self.head_length >= 32

@@ -480,6 +480,15 @@ impl Reader {
             self.tails.insert(id, Tail::new(path.to_owned(), id, None, mark, now));
             return;
         }
+        let begun = |tail: &Tail| {
+            let followed = matches!(tail.mark.phase, Phase::Following | Phase::Leaving);
+            let original = tail.file.as_ref().filter(|_| followed && find::may_be_rotated(&tail.path, path));
+            original.is_some_and(|original| is_beginning(&file, meta.len(), original))
+        };
+        if self.tails.values().any(begun) {
+            // A copy under way, or of what is still to be read under the first name: a later look tells.
+            return;
+        }
         let position = if from_the_end { end_of(&file, meta.len()) } else { Position::default() };
         let Ok(print) = Print::of(&file, position.offset) else { return };
         let mark = Mark { position, print, phase: Phase::Following };
@@ -613,6 +622,12 @@ impl Reader {
             self.failures.push((reason.to_owned(), message));
         }
     }
+}
+
+/// Whether all of a file, of this length, is what another one begins with; true of an empty one.
+fn is_beginning(file: &std::fs::File, length: u64, of: &std::fs::File) -> bool {
+    let begins = |print: Print| print.telling() && print.fits(of, length).unwrap_or(false);
+    length == 0 || Print::of(file, length).is_ok_and(begins)
 }
 
 /// The end of a file; where it ends within a line, what is left of that line is not handed out.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use super::find;
 use super::mark::{self, FileId, Mark, Phase, Position, Print};
 
 /// The most that is handed out at once of one file; a line that is longer is cut there.
@@ -48,8 +49,8 @@ pub(super) struct Tail {
     pub mark: Mark,
     /// The mark on record is another one.
     pub dirty: bool,
-    /// Where the collect under way has read to.
-    next: Option<Position>,
+    /// Where the collect under way has read to, and what the file was known by then.
+    next: Option<(Position, Print)>,
     /// Prepared, to be committed.
     prepared: Option<(Mark, bool)>,
     /// Size and time of the last look.
@@ -110,7 +111,7 @@ impl Tail {
     /// The next whole lines.
     pub fn read(&mut self, now: Instant, linger: Linger) -> io::Result<Option<Piece>> {
         let Some(file) = &self.file else { return Ok(None) };
-        let start = self.next.unwrap_or(self.mark.position);
+        let start = self.next.map_or(self.mark.position, |(position, _)| position);
         let mut position = start;
         let left = file.metadata()?.len().saturating_sub(position.offset);
         let mut buffer = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
@@ -119,8 +120,10 @@ impl Tail {
             let bytes = buffer.get(..count).unwrap_or_default();
             if bytes.is_empty() {
                 // What was left out counts as read.
-                if position != start {
-                    self.next = Some(position);
+                if position != start
+                    && let Some(next) = self.reached(file, position, &[])?
+                {
+                    self.next = Some(next);
                 }
                 return Ok(None);
             }
@@ -129,7 +132,9 @@ impl Tail {
                 let left_out = end.unwrap_or(bytes.len()) as u64;
                 position = Position { offset: position.offset + left_out, skipping: end.is_none() };
                 if position.offset - start.offset > MAX_SKIP {
-                    self.next = Some(position);
+                    if let Some(next) = self.reached(file, position, &[])? {
+                        self.next = Some(next);
+                    }
                     return Ok(None);
                 }
                 continue;
@@ -140,8 +145,10 @@ impl Tail {
                 _ if ends => (count, false),
                 0 if count == PIECE => (count, true),
                 0 => {
-                    if position != start {
-                        self.next = Some(position);
+                    if position != start
+                        && let Some(next) = self.reached(file, position, &[])?
+                    {
+                        self.next = Some(next);
                     }
                     return Ok(None);
                 }
@@ -149,10 +156,31 @@ impl Tail {
             };
             let fresh = self.next.is_none();
             let waited = self.held_since.filter(|_| fresh).map_or(Duration::ZERO, |since| now - since);
-            self.next = Some(Position { offset: position.offset + length as u64, skipping: cut });
             buffer.truncate(length);
+            let end = Position { offset: position.offset + length as u64, skipping: cut };
+            let Some(next) = self.reached(file, end, &buffer)? else { return Ok(None) };
+            self.next = Some(next);
             return Ok(Some(Piece { bytes: buffer, last: ends, cut, waited }));
         }
+    }
+
+    /// The place that was read to, with what the file is known by there; none where the file was emptied during the reading.
+    ///
+    /// The print must be of the file that `bytes` were read from: one taken later, of a file that was emptied meanwhile,
+    /// would fit neither it nor its copy, and the copy would be read again from its beginning.
+    fn reached(
+        &self,
+        file: &File,
+        position: Position,
+        bytes: &[u8],
+    ) -> io::Result<Option<(Position, Print)>> {
+        let print = Print::of(file, position.offset)?;
+        let Mark { position: from, print: before, .. } = self.mark;
+        let whole = file.metadata()?.len() >= position.offset
+            && before.fits(file, from.offset)?
+            && print.ends_with(bytes, position.offset)
+            && print.fits(file, position.offset)?;
+        Ok(whole.then_some((position, print)))
     }
 
     /// Nothing was added for so long that nothing will be.
@@ -172,10 +200,10 @@ impl Tail {
 
     /// The mark that stands for what was read, less the last `held` bytes of it; none where it has not changed.
     pub fn prepare(&mut self, held: u64) -> io::Result<Option<Mark>> {
-        let position = match self.next {
-            Some(next) if held > 0 => Position { offset: next.offset.saturating_sub(held), skipping: false },
-            Some(next) => next,
-            None => self.mark.position,
+        let (end, known) = self.next.unwrap_or((self.mark.position, self.mark.print));
+        let position = match held {
+            0 => end,
+            held => Position { offset: end.offset.saturating_sub(held), skipping: false },
         };
         let position =
             if position.offset < self.mark.position.offset { self.mark.position } else { position };
@@ -184,12 +212,26 @@ impl Tail {
             return Ok(None);
         }
         let print = match &self.file {
-            Some(file) => Print::of(file, position.offset)?,
-            None => self.mark.print,
+            _ if position == end => known,
+            _ if position == self.mark.position => self.mark.print,
+            Some(file) => self.print_at(file, position.offset, (end.offset, &known))?,
+            None => known,
         };
         let mark = Mark { position, print, phase: self.mark.phase };
         self.prepared = Some((mark, held > 0));
         Ok(Some(mark))
+    }
+
+    /// The print at a place before the one that was read to; of the file's copy, where it was emptied since.
+    fn print_at(&self, file: &File, offset: u64, (end, known): (u64, &Print)) -> io::Result<Print> {
+        let print = Print::of(file, offset)?;
+        if known.fits(file, end)? {
+            return Ok(print);
+        }
+        match find::copy(&self.path, self.id, known, end) {
+            Some((_, copy)) => Print::of(&copy, offset),
+            None => Ok(*known),
+        }
     }
 
     pub fn commit(&mut self, now: Instant) {

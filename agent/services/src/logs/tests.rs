@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 
@@ -56,7 +56,11 @@ impl World {
 
     fn copy_and_empty(&self, from: &str, to: &str) {
         fs::copy(self.path(from), self.path(to)).unwrap();
-        fs::OpenOptions::new().write(true).truncate(true).open(self.path(from)).unwrap();
+        self.empty(from);
+    }
+
+    fn empty(&self, name: &str) {
+        fs::OpenOptions::new().write(true).truncate(true).open(self.path(name)).unwrap();
     }
 
     fn pages(&mut self) -> Vec<Chunk> {
@@ -79,8 +83,14 @@ impl World {
     /// Reads all there is, holding back the last bytes of each source's last chunk.
     fn collect_holding(&mut self, held: u32) -> Vec<Chunk> {
         let chunks = self.pages();
+        self.record(&chunks, held);
+        chunks
+    }
+
+    /// What the guest does with what it was handed.
+    fn record(&mut self, chunks: &[Chunk], held: u32) {
         let mut last: BTreeMap<&str, &Chunk> = BTreeMap::new();
-        for chunk in &chunks {
+        for chunk in chunks {
             last.insert(&chunk.name, chunk);
         }
         // Whole lines, as a guest holds them back.
@@ -91,7 +101,7 @@ impl World {
         };
         let back: Vec<(u32, u32)> = last.values().map(|c| (c.id, lines(c))).collect();
         let cursors = self.reader.prepare(self.collect, &back).unwrap();
-        for chunk in &chunks {
+        for chunk in chunks {
             let keep = chunk.bytes.len()
                 - back.iter().find(|(id, _)| *id == chunk.id).map_or(0, |(_, b)| *b as usize);
             let text = String::from_utf8(chunk.bytes[..keep].to_vec()).unwrap();
@@ -105,7 +115,6 @@ impl World {
             }
         }
         self.reader.commit(self.collect, self.now);
-        chunks
     }
 
     fn collect(&mut self) -> Vec<Chunk> {
@@ -235,7 +244,7 @@ fn a_copy_that_is_made_first_is_not_read_twice() {
     // The original is followed meanwhile, and emptied only then.
     world.collect();
     world.collect();
-    fs::OpenOptions::new().write(true).truncate(true).open(world.path("app.log")).unwrap();
+    world.empty("app.log");
     world.write("app.log", &numbered(110..111));
     for _ in 0..40 {
         world.collect();
@@ -374,6 +383,10 @@ enum Step {
     Half,
     Rename,
     Copy,
+    /// While what was read is still to be recorded.
+    CopyBetween,
+    /// With a look at each of its moments.
+    CopySlowly,
     Collect,
     Fail,
     Restart,
@@ -385,6 +398,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Half),
         1 => Just(Step::Rename),
         1 => Just(Step::Copy),
+        1 => Just(Step::CopyBetween),
+        1 => Just(Step::CopySlowly),
         4 => Just(Step::Collect),
         2 => Just(Step::Fail),
         2 => Just(Step::Restart),
@@ -392,9 +407,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-fn rotate(folder: &Path, next: &mut usize) -> PathBuf {
+fn rotate(next: &mut usize) -> String {
     *next += 1;
-    folder.join(format!("app.log.{next}"))
+    format!("app.log.{next}")
 }
 
 proptest! {
@@ -424,12 +439,11 @@ proptest! {
                     }
                 }
                 // A line that is cut apart by its own rotation is not one line any more.
-                Step::Rename | Step::Copy if half => {}
+                Step::Rename | Step::Copy | Step::CopyBetween | Step::CopySlowly if half => {}
                 Step::Rename => {
                     // Seen once, as by a writer that begins its file and goes on.
                     world.collect();
-                    let to = rotate(world.folder.path(), &mut rotated);
-                    fs::rename(world.path("app.log"), to).unwrap();
+                    world.rename("app.log", &rotate(&mut rotated));
                     world.write("app.log", "");
                 }
                 Step::Copy => {
@@ -438,9 +452,28 @@ proptest! {
                     world.collect();
                     world.write("app.log", &numbered(written + 3..written + 6));
                     written += 6;
-                    let to = rotate(world.folder.path(), &mut rotated);
-                    fs::copy(world.path("app.log"), to).unwrap();
-                    fs::OpenOptions::new().write(true).truncate(true).open(world.path("app.log")).unwrap();
+                    world.copy_and_empty("app.log", &rotate(&mut rotated));
+                    world.collect();
+                }
+                Step::CopyBetween => {
+                    world.write("app.log", &numbered(written..written + 3));
+                    let chunks = world.pages();
+                    world.write("app.log", &numbered(written + 3..written + 6));
+                    written += 6;
+                    world.copy_and_empty("app.log", &rotate(&mut rotated));
+                    world.record(&chunks, u32::try_from(written % 50).unwrap());
+                    // Seen to be empty, so that the next rotation is another one.
+                    world.collect();
+                }
+                Step::CopySlowly => {
+                    let to = rotate(&mut rotated);
+                    world.write("app.log", &numbered(written..written + 3));
+                    written += 3;
+                    world.write(&to, "");
+                    world.collect();
+                    fs::copy(world.path("app.log"), world.path(&to)).unwrap();
+                    world.collect();
+                    world.empty("app.log");
                     world.collect();
                 }
                 Step::Collect => {
