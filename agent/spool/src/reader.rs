@@ -39,7 +39,7 @@ enum Stage {
     /// The disk refused.
     Failed(Cursor),
     Reading(JoinHandle<(Stage, Vec<Item>)>),
-    /// Only within `next`.
+    /// Only while it is changed.
     Between,
 }
 
@@ -61,13 +61,27 @@ impl Reader {
     /// time without losing one.
     pub async fn next(&mut self) -> Item {
         loop {
-            if let Some(item) = self.ready.pop_front() {
+            if let Some(item) = self.next_durable().await {
                 return item;
+            }
+            // The sender lives as long as this reader.
+            let _ = self.progress.changed().await;
+            self.look_again();
+        }
+    }
+
+    /// The next of the records that are durable by now; none: all of them were given out. Waits for the disk alone. May be
+    /// dropped at any time without losing one.
+    pub async fn next_durable(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
             }
             match &mut self.stage {
                 Stage::Waiting(_) => {
-                    // The sender lives as long as this reader.
-                    let _ = self.progress.changed().await;
+                    if !self.progress.has_changed().unwrap_or(false) {
+                        return None;
+                    }
                 }
                 Stage::Failed(_) => tokio::time::sleep(RETRY).await,
                 Stage::Reading(task) => match task.await {
@@ -102,6 +116,14 @@ impl Reader {
                 Stage::Between => Stage::Ready(Cursor::new(Arc::clone(&self.shared))),
             };
         }
+    }
+
+    /// More may be there to read.
+    fn look_again(&mut self) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Between) {
+            Stage::Waiting(cursor) => Stage::Ready(cursor),
+            stage => stage,
+        };
     }
 }
 

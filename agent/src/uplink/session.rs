@@ -529,13 +529,20 @@ enum Next {
     Lines(Item),
 }
 
-/// The next record of either queue that is read; samples first. May be dropped without losing one.
+/// The next record of either queue that is read; lines only where no sample that is durable waits. May be dropped without
+/// losing one.
 async fn next_record(
     samples: &mut Reader,
     reading: bool,
     lines: &mut Option<Reader>,
     reading_lines: bool,
 ) -> Next {
+    if reading
+        && reading_lines
+        && let Some(item) = samples.next_durable().await
+    {
+        return Next::Samples(item);
+    }
     let next_of_lines = async {
         match lines {
             Some(lines) => lines.next().await,

@@ -119,6 +119,33 @@ fn until(spool: &Spool, what: &str, met: impl Fn(&Stats) -> bool) -> Stats {
     }
 }
 
+#[test]
+fn a_reader_says_when_all_that_is_durable_was_given_out() {
+    block_on(async {
+        let spool = Spool::in_memory(1 << 20, 1);
+        let mut reader = spool.reader();
+        assert_eq!(reader.next_durable().await, None);
+        let append = async |number| {
+            let ticket = spool.append(&record(1, number, 50), || header(number)).unwrap();
+            ticket.durable().await.unwrap();
+        };
+        for number in 1..=3 {
+            append(number).await;
+        }
+        for number in 1..=3 {
+            assert_eq!(reader.next_durable().await.map(|item| item.sequence), Some(number));
+        }
+        assert_eq!(reader.next_durable().await, None);
+        // One who waits and gives up has lost none.
+        assert!(tokio::time::timeout(Duration::from_millis(1), reader.next()).await.is_err());
+        append(4).await;
+        assert_eq!(reader.next().await.sequence, 4);
+        assert_eq!(reader.next_durable().await, None);
+        append(5).await;
+        assert_eq!(reader.next_durable().await.map(|item| item.sequence), Some(5));
+    });
+}
+
 fn sequences(items: &[Item], life: u64) -> Vec<u64> {
     items.iter().filter(|item| item.life == life).map(|item| item.sequence).collect()
 }
