@@ -81,6 +81,12 @@ pub fn read(path: &str) -> Result<Vec<u8>, FilesError> {
     sys::read(path)
 }
 
+/// All of each of several files, one answer a path: cheaper than one call each. All of them together may be as large as one
+/// read may be, and 1,024 files at most: what does not fit is [`FilesError::TooLarge`], and may be read by itself.
+pub fn read_many(paths: &[&str]) -> Vec<Result<Vec<u8>, FilesError>> {
+    sys::read_many(paths)
+}
+
 /// The entries of a directory, in no order.
 ///
 /// # Errors

@@ -328,6 +328,15 @@ pub(crate) fn read(path: &str) -> Result<Vec<u8>, FilesError> {
     host::files::read(path).map_err(files_error)
 }
 
+pub(crate) fn read_many(paths: &[&str]) -> Vec<Result<Vec<u8>, FilesError>> {
+    let answers = host::files::read_many(&owned(paths));
+    answers.into_iter().map(|answer| answer.map_err(files_error)).collect()
+}
+
+fn owned(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|path| (*path).to_owned()).collect()
+}
+
 pub(crate) fn list_directory(path: &str) -> Result<Vec<Entry>, FilesError> {
     let kind = |kind| match kind {
         host::files::EntryKind::File => EntryKind::File,
@@ -352,8 +361,7 @@ pub(crate) fn stat_file_system(path: &str) -> Result<FileSystem, FilesError> {
 }
 
 pub(crate) fn stat_file_systems(paths: &[&str]) -> Vec<Result<FileSystem, FilesError>> {
-    let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-    let answers = host::files::stat_file_systems(&paths);
+    let answers = host::files::stat_file_systems(&owned(paths));
     answers.into_iter().map(|answer| answer.map(file_system).map_err(files_error)).collect()
 }
 

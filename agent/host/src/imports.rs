@@ -183,7 +183,7 @@ impl wit::store::Host for Guest {
         key: String,
     ) -> wasmtime::Result<Result<Option<Vec<u8>>, wit::store::StoreError>> {
         match self.ask_store(store::Request::Get { key }).await? {
-            Ok(store::Answer::Value(value)) => Ok(Ok(value)),
+            Ok(store::Answer::Value(value)) => Ok(Ok(value.map(|value| value.0))),
             Ok(_) => Err(NoGrant(Capability::Store).into()),
             Err(e) => Ok(Err(e)),
         }
@@ -220,6 +220,18 @@ impl wit::files::Host for Guest {
             Ok(files::Answer::Bytes(bytes)) => Ok(Ok(bytes)),
             Ok(_) => Err(NoGrant(Capability::Files).into()),
             Err(e) => Ok(Err(e)),
+        }
+    }
+
+    async fn read_many(
+        &mut self,
+        paths: Vec<String>,
+    ) -> wasmtime::Result<Vec<Result<Vec<u8>, wit::files::FilesError>>> {
+        match self.ask_files(files::Request::ReadMany { paths }).await? {
+            Ok(files::Answer::Many(answers)) => {
+                Ok(answers.into_iter().map(|a| a.map(|bytes| bytes.0).map_err(Into::into)).collect())
+            }
+            _ => Err(NoGrant(Capability::Files).into()),
         }
     }
 

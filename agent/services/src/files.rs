@@ -24,24 +24,44 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ServiceLimits;
 use crate::grants::PathSet;
+use crate::{Octets, ServiceLimits};
 
 /// Reads of one plugin that may hang at a time before it gets no more threads.
 const HUNG_PER_PLUGIN: usize = 4;
+/// The most files of one call.
+const READ_AT_ONCE: usize = 1024;
+/// After so many files of one call others have their turn.
+const READ_IN_A_ROW: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    Read { path: String },
-    ListDirectory { path: String },
-    ReadLink { path: String },
-    Modified { path: String },
-    StatFileSystems { paths: Vec<String> },
+    Read {
+        path: String,
+    },
+    /// One answer a path; all of them together as large as one read may be.
+    ReadMany {
+        paths: Vec<String>,
+    },
+    ListDirectory {
+        path: String,
+    },
+    ReadLink {
+        path: String,
+    },
+    Modified {
+        path: String,
+    },
+    StatFileSystems {
+        paths: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "crate::octets")] Vec<u8>),
+    /// One a path, in their order.
+    Many(Vec<Result<Octets, Error>>),
     Entries(Vec<Entry>),
     Target(String),
     /// Nanoseconds since the Unix epoch.
@@ -115,6 +135,9 @@ impl Files {
     ) -> Result<Answer, Error> {
         let (path, what) = match request {
             Request::Read { path } => (path, open::What::Bytes { limit: limits.read_bytes }),
+            Request::ReadMany { paths } => {
+                return Ok(Answer::Many(self.read_many(desk, read, limits, paths).await));
+            }
             Request::ListDirectory { path } => {
                 (path, open::What::Entries { limit: limits.directory_entries })
             }
@@ -126,6 +149,17 @@ impl Files {
                 ));
             }
         };
+        self.look(desk, read, limits, path, what).await
+    }
+
+    async fn look(
+        &self,
+        desk: &Desk,
+        read: &PathSet,
+        limits: &ServiceLimits,
+        path: String,
+        what: open::What,
+    ) -> Result<Answer, Error> {
         let Some(pattern) = read.find(&path) else { return Err(Error::Denied(path)) };
         if let Some(answer) = self.anchors.in_place(&path, what) {
             return answer;
@@ -146,6 +180,34 @@ impl Files {
             Ok(Err(e)) => Err(Error::Io(format!("{shown}: the read was lost: {e}"))),
             Err(_) => Err(timed_out(&shown, limits.file_time)),
         }
+    }
+
+    /// One after the other.
+    async fn read_many(
+        &self,
+        desk: &Desk,
+        read: &PathSet,
+        limits: &ServiceLimits,
+        paths: Vec<String>,
+    ) -> Vec<Result<Octets, Error>> {
+        let mut left = limits.read_bytes;
+        let mut answers = Vec::with_capacity(paths.len());
+        for (number, path) in paths.into_iter().enumerate() {
+            if number >= READ_AT_ONCE {
+                answers.push(Err(Error::TooLarge(format!("{path}: {READ_AT_ONCE} files stand before it"))));
+                continue;
+            }
+            if number % READ_IN_A_ROW == READ_IN_A_ROW - 1 {
+                tokio::task::yield_now().await;
+            }
+            let answer = self.look(desk, read, limits, path, open::What::Bytes { limit: left }).await;
+            answers.push(answer.map(|answer| {
+                let Answer::Bytes(bytes) = answer else { return Octets::default() };
+                left = left.saturating_sub(bytes.len());
+                Octets(bytes)
+            }));
+        }
+        answers
     }
 
     /// Those that are granted, all at a time.

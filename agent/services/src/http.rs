@@ -55,6 +55,7 @@ pub struct Request {
     pub method: String,
     pub url: String,
     pub headers: Vec<(String, String)>,
+    #[serde(with = "crate::octets")]
     pub body: Vec<u8>,
     /// Milliseconds; none: the node's limit, which also bounds it.
     pub timeout: Option<u32>,
@@ -66,6 +67,7 @@ pub struct Request {
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
+    #[serde(with = "crate::octets")]
     pub body: Vec<u8>,
 }
 

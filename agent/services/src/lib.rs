@@ -17,6 +17,7 @@ pub mod kmsg;
 pub mod logs;
 mod message;
 pub mod nvml;
+mod octets;
 mod socket;
 pub mod store;
 pub mod system;
@@ -27,5 +28,6 @@ mod wakes;
 mod services;
 
 pub use message::{Request, Response};
+pub use octets::Octets;
 pub use services::{ServiceLimits, Services, ServicesError, ServicesOptions};
 pub use wakes::Wakes;

@@ -15,6 +15,8 @@ use picket_proto::model::PluginId;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::Octets;
+
 const MAGIC: &[u8; 8] = b"PKTSTOR1";
 /// What an entry costs beside its key and value.
 const ENTRY_BYTES: u64 = 16;
@@ -31,6 +33,7 @@ pub enum Request {
     /// `ttl`: seconds after which the value is gone.
     Set {
         key: String,
+        #[serde(with = "crate::octets")]
         value: Vec<u8>,
         ttl: Option<u64>,
     },
@@ -45,7 +48,7 @@ pub enum Request {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    Value(Option<Vec<u8>>),
+    Value(Option<Octets>),
     Keys(Vec<String>),
     Done,
 }
@@ -160,7 +163,8 @@ impl Store {
     fn answer(&mut self, bytes: u64, now_ms: u64, request: Request) -> Result<Answer, Error> {
         match request {
             Request::Get { key } => {
-                Ok(Answer::Value(self.entries.get(&key).filter(|e| e.alive(now_ms)).map(|e| e.value.clone())))
+                let alive = self.entries.get(&key).filter(|e| e.alive(now_ms));
+                Ok(Answer::Value(alive.map(|e| Octets(e.value.clone()))))
             }
             Request::Keys { prefix } => Ok(Answer::Keys(
                 self.entries
@@ -297,7 +301,10 @@ mod tests {
         assert_eq!(stores.call(&id(), 1000, 1001, get("ab")).await, Ok(Answer::Value(None)));
         stores.call(&id(), 1000, 1, Request::Delete { key: "a".to_owned() }).await.unwrap();
         assert_eq!(stores.call(&id(), 1000, 1, get("a")).await, Ok(Answer::Value(None)));
-        assert_eq!(stores.call(&id(), 1000, 1, get("b")).await, Ok(Answer::Value(Some(b"3".to_vec()))));
+        assert_eq!(
+            stores.call(&id(), 1000, 1, get("b")).await,
+            Ok(Answer::Value(Some(Octets(b"3".to_vec()))))
+        );
     }
 
     #[tokio::test]

@@ -90,6 +90,7 @@ impl Source for Node {
 
     fn collect(&mut self, c: &mut Collect<'_>) -> Result<(), Failure> {
         let (on, root) = (&self.settings, &self.root);
+        root.begin();
         if on.cpu.enabled || on.stat.enabled {
             match root.read("/proc/stat") {
                 Ok(text) => {

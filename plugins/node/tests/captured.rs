@@ -49,6 +49,24 @@ fn host_at(folder: String, root: &str) -> Host<Node> {
     host
 }
 
+/// What a collect reads ahead is what is there then, not what was.
+#[test]
+fn a_file_that_changes_goes_and_comes_back() {
+    let mut host = host();
+    host.collect().unwrap();
+    for load in ["1.5", "2.5"] {
+        host.file("/proc/loadavg", format!("{load} 0.2 0.1 1/100 4242\n"));
+        host.collect().unwrap();
+        assert_eq!(host.value("node_load1", &[]), Some(load.parse().unwrap()));
+    }
+    host.broken_file("/proc/loadavg", FilesError::NotFound("/proc/loadavg".into()));
+    host.collect().unwrap();
+    assert_eq!(host.value("node_load1", &[]), None);
+    host.file("/proc/loadavg", "3.5 0.2 0.1 1/100 4242\n");
+    host.collect().unwrap();
+    assert_eq!(host.value("node_load1", &[]), Some(3.5));
+}
+
 /// The whole page of the captured machine. After a wanted change: `PICKET_BLESS=1 cargo test`.
 #[test]
 fn the_page_of_a_captured_machine() {

@@ -242,6 +242,10 @@ pub(crate) fn read(path: &str) -> Result<Vec<u8>, FilesError> {
     world(|w| w.read(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
 }
 
+pub(crate) fn read_many(paths: &[&str]) -> Vec<Result<Vec<u8>, FilesError>> {
+    paths.iter().map(|path| read(path)).collect()
+}
+
 pub(crate) fn list_directory(path: &str) -> Result<Vec<Entry>, FilesError> {
     world(|w| w.list(path)).unwrap_or_else(|| Err(FilesError::Denied(path.to_owned())))
 }

@@ -130,9 +130,12 @@ async fn serve(engine: Engine, stream: UnixStream, ready: Ready) {
     }
     let mut inbox = Inbox::new(read);
     let mut floor = Floor { engine, out: out.clone(), seats: HashMap::new(), instances: HashMap::new() };
+    // As tasks: to wake the future that the runtime was entered with takes two system calls.
+    let followed = tokio::spawn(async move { floor.follow(&mut inbox).await });
+    let flushed = tokio::spawn(async move { out.flush(PATIENCE).await });
     tokio::select! {
-        _ = out.flush(PATIENCE) => {}
-        _ = floor.follow(&mut inbox) => {}
+        _ = flushed => {}
+        _ = followed => {}
     }
 }
 
@@ -327,19 +330,30 @@ impl Inbox {
         let stream: &UnixStream = self.stream.as_ref();
         let Some(space) = self.bytes.get_mut(before..) else { return Ok(0) };
         let files = &mut self.files;
+        let mut count = 0;
         let received = stream.try_io(Interest::READABLE, || {
             let mut control = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
             let mut control = RecvAncillaryBuffer::new(&mut control);
             let received =
                 recvmsg(stream, &mut [IoSliceMut::new(space)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+            count = received.bytes;
+            let mut came_files = false;
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(came) = message {
                     files.extend(came);
+                    came_files = true;
                 }
             }
-            Ok(received.bytes)
+            // Less than there was room for: nothing is left to read, which the socket need not be asked. Behind a file there may be.
+            if (1..READ).contains(&count) && !came_files {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
         });
-        self.bytes.truncate(before + received.as_ref().copied().unwrap_or(0));
-        received
+        self.bytes.truncate(before + count);
+        match received {
+            Err(e) if count == 0 => Err(e),
+            _ => Ok(count),
+        }
     }
 }

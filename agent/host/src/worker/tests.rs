@@ -199,6 +199,12 @@ fn many_small_parts_are_not_taken() {
     let (head, body) = split(&frame);
     assert!(Report::decode(head.kind, body, most).is_ok());
     // And two thousand points are little more than their twelve bytes each.
+    // Bytes are one part, whatever they are: a body as long as a host call may be.
+    let body = vec![0xa5; HOSTCALL as usize];
+    let set = store::Request::Set { key: "k".to_owned(), value: body, ttl: None };
+    let frame = Report::Ask(Ask::Effect(Request::Store(set))).encode(1).unwrap();
+    let (head, body) = split(&frame);
+    assert!(Report::decode(head.kind, body, most).is_ok());
     let frame = Report::Ask(Ask::Push(Points(vec![(7, 1.5); 2000]))).encode(1).unwrap();
     assert!(frame.len() < 2000 * 12 + 32, "{}", frame.len());
 }

@@ -24,7 +24,7 @@ pub(crate) const MAX_SMALL: usize = 64 << 10;
 const SLACK: usize = 64 << 10;
 
 /// Both sides are of one version, which this stands for.
-pub(crate) const VERSION: &str = concat!("picket-worker ", env!("CARGO_PKG_VERSION"), " 1");
+pub(crate) const VERSION: &str = concat!("picket-worker ", env!("CARGO_PKG_VERSION"), " 2");
 
 /// Why a frame is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -41,7 +41,7 @@ pub enum Request {
 pub enum Answer {
     Started(u32),
     /// Empty at the end of the output.
-    Output(Vec<u8>),
+    Output(#[serde(with = "crate::octets")] Vec<u8>),
     Ended(Outcome),
 }
 

@@ -85,6 +85,49 @@ async fn no_way_out_of_the_kernels_files() {
     }
 }
 
+/// Each for itself: what is denied, missing or of another kind is said in its place.
+#[tokio::test]
+async fn several_at_once() {
+    let f = Fixture::new();
+    std::fs::create_dir(f.path("root")).unwrap();
+    for (name, length) in [("a", 600), ("b", 500), ("c", 400), ("secret", 10)] {
+        std::fs::write(f.path(&format!("root/{name}")), vec![b'x'; length]).unwrap();
+    }
+    symlink("../secret", f.path("root/out")).unwrap();
+    std::fs::write(f.path("secret"), "outside").unwrap();
+    let mine = ["a", "b", "c", "none", "out"].map(|name| f.path(&format!("root/{name}")));
+    let mut granted: Vec<&str> = mine.iter().map(String::as_str).collect();
+    granted.push("/proc/sys/kernel/ostype");
+    let names = ["root/a", "root/none", "root/secret", "root/out", "root/b", "root/c"];
+    let mut paths: Vec<String> = names.iter().map(|name| f.path(name)).collect();
+    paths.insert(1, "/proc/sys/kernel/ostype".to_owned());
+    paths.insert(2, "/proc/self/root/etc/passwd".to_owned());
+    let Ok(Answer::Many(answers)) = f.call(&granted, Request::ReadMany { paths: paths.clone() }).await else {
+        panic!("no list")
+    };
+    let said: Vec<_> = answers
+        .iter()
+        .map(|answer| match answer {
+            Ok(bytes) => format!("{}", bytes.0.len()),
+            Err(Error::Denied(_)) => "denied".to_owned(),
+            Err(Error::NotFound(_)) => "not found".to_owned(),
+            Err(Error::TooLarge(_)) => "too large".to_owned(),
+            Err(other) => panic!("{other:?}"),
+        })
+        .collect();
+    // A thousand bytes in all: `b` does not fit behind `a` and the kernel's word, `c` does not either.
+    assert_eq!(said, ["600", "6", "denied", "not found", "denied", "denied", "too large", "too large"]);
+    assert_eq!(bytes(f.read(&granted, &paths[6]).await).len(), 500, "by itself it is read");
+
+    let many = vec!["/proc/sys/kernel/ostype".to_owned(); READ_AT_ONCE + 1];
+    let f = Fixture { limits: ServiceLimits::default(), ..Fixture::new() };
+    let Ok(Answer::Many(answers)) = f.call(&granted, Request::ReadMany { paths: many }).await else {
+        panic!("no list")
+    };
+    assert!(answers[..READ_AT_ONCE].iter().all(|a| a.as_ref().is_ok_and(|bytes| bytes.0 == b"Linux\n")));
+    assert!(matches!(&answers[READ_AT_ONCE], Err(Error::TooLarge(_))), "{:?}", answers[READ_AT_ONCE]);
+}
+
 #[tokio::test]
 async fn links_stay_inside_and_lead_to_what_is_granted() {
     let f = Fixture::new();

@@ -38,6 +38,7 @@ pub enum Request {
 pub struct Put {
     pub bundle: String,
     pub file: String,
+    #[serde(with = "crate::octets")]
     pub content: Vec<u8>,
     /// In the place of what the file holds, not behind it.
     pub first: bool,

@@ -95,6 +95,7 @@ pub struct Chunk {
     /// What the host knows of the source.
     pub labels: Vec<(String, String)>,
     /// Each line with its newline.
+    #[serde(with = "crate::octets")]
     pub bytes: Vec<u8>,
     /// How long the first of these lines has been held back, in milliseconds.
     pub waited: u64,
