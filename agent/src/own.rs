@@ -10,6 +10,7 @@ use picket_proto::model::{Family, Labels, MetricType, Part, PluginId};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::actions::Actions;
 use crate::clock::Clock;
 use crate::collector::{Collector, PluginSink};
 use crate::conditions::Conditions;
@@ -33,16 +34,18 @@ pub struct Own {
     pub conditions: Conditions,
     pub lines: Lines,
     pub services: Arc<Services>,
+    pub actions: Actions,
 }
 
 impl Own {
-    /// Gathers at once and then by the wall clock, like a plugin; in between when a plugin's state or the uplink changes,
-    /// so that trouble is known at once; and once more when it ends, so that the last word is not fifteen seconds old.
+    /// Gathers at once and then by the wall clock, like a plugin; in between when a plugin's state or the uplink changes, or an
+    /// action begins or ends, so that trouble is known at once; and once more when it ends, so that the last word is not fifteen seconds old.
     pub async fn run(mut self, stop: CancellationToken) {
         let Ok(id) = PluginId::new(OWN_ID) else { return };
         let mut ticker = Ticker::new(INTERVAL, &self.node);
         let mut sink = self.collector.sink(id, 3 * INTERVAL);
         let mut board = self.health.board.subscribe();
+        let mut actions = self.actions.telemetry().subscribe();
         loop {
             ticker.begin(self.clock.monotonic());
             self.gather(&mut sink);
@@ -61,8 +64,10 @@ impl Own {
                     () = sleep_until(at) => break,
                     changed = board.changed() => if changed.is_err() { break },
                     () = uplink_changed(self.health.uplink.as_deref()) => {}
+                    // It ends with this.
+                    _ = actions.changed() => {}
                 }
-                if self.seen() != seen {
+                if self.seen() != seen || self.actions.telemetry().has_events() {
                     self.gather(&mut sink);
                     // A plugin that fails again and again is not to be heard of more often than this.
                     tokio::select! {
@@ -99,6 +104,7 @@ impl Own {
         self.spool(&mut page);
         self.logs(&mut page);
         self.uplink(&mut page);
+        self.actions(&mut page);
         page.family(
             "picket_component_health",
             MetricType::Gauge,
@@ -112,7 +118,8 @@ impl Own {
         }
         let strays = self.health.board.strays().into_iter().filter(|stray| stray.refused);
         let all: Vec<PluginStatus> = plugins.iter().cloned().chain(strays.map(of_stray)).collect();
-        for event in self.conditions.turn(&all) {
+        let done = self.actions.telemetry().take_events();
+        for event in self.conditions.turn(&all).into_iter().chain(done) {
             sink.event(event);
         }
         sink.commit(true);
@@ -182,6 +189,34 @@ impl Own {
             "Memory of the processes that plugins run in, all of them, that is in RAM.",
         );
         page.sample(&[], used.iter().map(|usage| usage.resident_bytes).sum());
+    }
+
+    /// What was done to the node on somebody's word; nothing where nothing was.
+    fn actions(&self, page: &mut Page<'_>) {
+        let figures = self.actions.telemetry().figures();
+        if figures.running.is_empty() {
+            return;
+        }
+        page.family("picket_action_running", MetricType::Gauge, "Actions that are under way.");
+        for ((plugin, action), running) in &figures.running {
+            page.sample(&[("plugin", plugin), ("action", action)], *running as f64);
+        }
+        page.family(
+            "picket_action_executions_total",
+            MetricType::Counter,
+            "Actions and undoings that ended, by how they did.",
+        );
+        for (((plugin, action), outcome), count) in &figures.ended {
+            page.sample(&[("plugin", plugin), ("action", action), ("outcome", outcome)], *count as f64);
+        }
+        page.family(
+            "picket_action_last_duration_seconds",
+            MetricType::Gauge,
+            "From the word to the end, of the last one of each action.",
+        );
+        for ((plugin, action), seconds) in &figures.seconds {
+            page.sample(&[("plugin", plugin), ("action", action)], *seconds);
+        }
     }
 
     fn errors(&self, page: &mut Page<'_>) {

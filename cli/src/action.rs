@@ -30,12 +30,14 @@ pub enum ActionCommand {
     },
     /// Have a node do what was planned.
     Apply(ApplyArguments),
+    /// Have a node begin no further step of what it does.
+    Cancel { node: String, id: String },
     /// Have a node undo what it did.
     Revert { id: String },
     /// List plans and what became of them, newest first.
     List {
         node: Option<String>,
-        /// planned, sent, running, succeeded, failed, unknown, expired, refused, reverted …
+        /// planned, sent, running, succeeded, failed, unknown, expired, cancelled, refused, reverted …
         #[arg(long)]
         state: Option<String>,
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -115,6 +117,11 @@ pub async fn run(client: &Client, format: Output, command: ActionCommand) -> Res
             told(format, &done)
         }
         ActionCommand::Apply(wish) => apply(client, format, wish).await,
+        ActionCommand::Cancel { node, id } => {
+            let path = format!("/api/v1/nodes/{}/actions/cancel", segment(&node));
+            let done: Value = client.call(Method::POST, &path, &[], Some(&json!({ "id": id }))).await?;
+            told(format, &done)
+        }
         ActionCommand::Revert { id } => {
             let path = format!("/api/v1/actions/{}/revert", segment(&id));
             let done: Value = client.call(Method::POST, &path, &[], None::<&()>).await?;

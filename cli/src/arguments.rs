@@ -249,6 +249,8 @@ mod tests {
             ("action apply n1 id", false),
             ("action apply n1 id --digest d --wait", true),
             ("action apply n1 id --digest d --wait 30s", true),
+            ("action cancel n1 id", true),
+            ("action cancel id", false),
             ("action list n1 --state running", true),
             ("action show id", true),
             ("audit verify --file /x --head h", true),

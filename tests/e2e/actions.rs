@@ -84,8 +84,9 @@ fn a_container_is_restarted_as_it_was_agreed_to() {
         let (mine, other) = (notes(test, "mine")?, notes(test, "other")?);
         let id = docker.run("llama", &worker(&mine, "true"))?;
         docker.run("database", &worker(&other, "false"))?;
+        docker.run("slow", &worker(&notes(test, "slow")?, "true"))?;
         let aggregator = test.aggregator().await?;
-        let _agent = aggregator
+        let agent = aggregator
             .agent(test, "gpu-1")?
             .section(sections(&docker.socket(), ""))
             .enrol_and_start(&aggregator)
@@ -169,6 +170,37 @@ fn a_container_is_restarted_as_it_was_agreed_to() {
         })
         .await?;
         ensure!(starts(&other) == 1, "nobody touched the other container");
+
+        // One that is under way is cancelled: it had one step, which goes on to its end, and that is what is said.
+        let (slow, slow_digest, _) =
+            plan(&aggregator, "stop", &["container=slow", "grace_seconds=2"]).await?;
+        aggregator.cli(&["action", "apply", "gpu-1", &slow, "--digest", &slow_digest]).await?.ok()?;
+        aggregator.cli(&["action", "cancel", "gpu-1", &slow]).await?.ok()?;
+        eventually("the stop has ended", || async {
+            let shown = aggregator.cli_json(&["action", "show", &slow]).await?;
+            ensure!(shown["state"] == "succeeded", "{shown}");
+            Ok(())
+        })
+        .await?;
+        aggregator.cli(&["action", "cancel", "gpu-1", &slow]).await?.refused(&["has ended"])?;
+
+        // An operator sees all of it: the node's own figures, and events with what was acted on.
+        eventually("the figures and the events", || async {
+            let page = agent.api.metrics().await?;
+            let of = |action, outcome| {
+                let labels = [("plugin", "action-containers"), ("action", action), ("outcome", outcome)];
+                page.value("picket_action_executions_total", &labels)
+            };
+            ensure!(of("restart", "succeeded")? == 1.0 && of("stop", "succeeded")? == 2.0);
+            ensure!(of("stop", "reverted")? == 1.0);
+            ensure!(page.sum("picket_action_running", &[]) == 0.0);
+            page.value("picket_action_last_duration_seconds", &[("action", "restart")])?;
+            let events = aggregator.api.json("/api/v1/events?node=gpu-1&kind=action.ended").await?;
+            let list = events["events"].as_array().context("no list")?;
+            ensure!(list.len() == 4 && list.iter().all(|e| e["plugin"] == "picket-agent"), "{events}");
+            Ok(())
+        })
+        .await?;
 
         // All of it is in the audit log, whose chain holds; until somebody changes a word.
         let verified = aggregator.cli_json(&["audit", "verify"]).await?;

@@ -39,6 +39,25 @@ pub enum Entry {
         at_ms: i64,
         requested_by: String,
     },
+    /// Its end before all is done was let in.
+    CancelAccepted {
+        execution: String,
+        at_ms: i64,
+        requested_by: String,
+    },
+}
+
+impl Entry {
+    pub fn execution(&self) -> &str {
+        match self {
+            Self::Accepted(accepted) => &accepted.execution,
+            Self::Intent { execution, .. }
+            | Self::Outcome { execution, .. }
+            | Self::Ended { execution, .. }
+            | Self::RevertAccepted { execution, .. }
+            | Self::CancelAccepted { execution, .. } => execution,
+        }
+    }
 }
 
 /// What was agreed to, whole: a restart needs nothing else.
@@ -98,6 +117,8 @@ pub enum State {
     Unknown,
     /// Its time was over before all steps were begun.
     Expired,
+    /// Somebody ended it before all steps were done.
+    Cancelled,
     Reverting,
     Reverted,
     RevertFailed,
@@ -111,6 +132,7 @@ impl State {
             Self::Failed => "failed",
             Self::Unknown => "unknown",
             Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
             Self::Reverting => "reverting",
             Self::Reverted => "reverted",
             Self::RevertFailed => "revert-failed",
@@ -130,26 +152,11 @@ pub enum StepState {
     Begun {
         times: u32,
     },
-    Done {
-        before: Option<String>,
-        message: String,
-    },
-    NotDone {
-        message: String,
-    },
-    Unknown {
-        message: String,
-    },
     /// Its undoing was begun, and no end of it is known. What was found before it was done is kept.
     Reverting {
         before: Option<String>,
     },
-    Reverted {
-        message: String,
-    },
-    RevertFailed {
-        message: String,
-    },
+    Ended(Outcome),
 }
 
 impl StepState {
@@ -157,21 +164,23 @@ impl StepState {
         match self {
             Self::Waiting => "waiting",
             Self::Begun { .. } | Self::Reverting { .. } => "begun",
-            Self::Done { .. } => "done",
-            Self::NotDone { .. } | Self::RevertFailed { .. } => "failed",
-            Self::Unknown { .. } => "unknown",
-            Self::Reverted { .. } => "reverted",
+            Self::Ended(Outcome::Done { .. }) => "done",
+            Self::Ended(Outcome::NotDone { .. } | Outcome::RevertFailed { .. }) => "failed",
+            Self::Ended(Outcome::Unknown { .. }) => "unknown",
+            Self::Ended(Outcome::Reverted { .. }) => "reverted",
         }
     }
 
     fn message(&self) -> &str {
         match self {
             Self::Waiting | Self::Begun { .. } | Self::Reverting { .. } => "",
-            Self::Done { message, .. }
-            | Self::NotDone { message }
-            | Self::Unknown { message }
-            | Self::Reverted { message }
-            | Self::RevertFailed { message } => message,
+            Self::Ended(
+                Outcome::Done { message, .. }
+                | Outcome::NotDone { message }
+                | Outcome::Unknown { message }
+                | Outcome::Reverted { message }
+                | Outcome::RevertFailed { message },
+            ) => message,
         }
     }
 }
@@ -183,7 +192,11 @@ pub struct Execution {
     pub steps: Vec<StepState>,
     pub state: State,
     pub message: String,
+    /// When it, or its undoing, was let in.
+    pub began_ms: i64,
     pub ended_ms: Option<i64>,
+    /// Who wants no more of it done.
+    pub cancelled: Option<String>,
     /// Entries so far.
     pub revision: u64,
     /// Some step was begun.
@@ -194,11 +207,13 @@ impl Execution {
     fn new(accepted: Accepted) -> Self {
         let steps = vec![StepState::Waiting; accepted.steps.len()];
         Self {
+            began_ms: accepted.accepted_ms,
             accepted,
             steps,
             state: State::Running,
             message: String::new(),
             ended_ms: None,
+            cancelled: None,
             revision: 1,
             touched: false,
         }
@@ -212,7 +227,7 @@ impl Execution {
                 self.touched = true;
                 if let Some(state) = self.steps.get_mut(*step) {
                     *state = match (&*state, revert) {
-                        (StepState::Done { before, .. }, true) => {
+                        (StepState::Ended(Outcome::Done { before, .. }), true) => {
                             StepState::Reverting { before: before.clone() }
                         }
                         (other, true) => other.clone(),
@@ -225,13 +240,7 @@ impl Execution {
             }
             Entry::Outcome { step, outcome, .. } => {
                 if let Some(state) = self.steps.get_mut(*step) {
-                    *state = match outcome.clone() {
-                        Outcome::Done { before, message } => StepState::Done { before, message },
-                        Outcome::NotDone { message } => StepState::NotDone { message },
-                        Outcome::Unknown { message } => StepState::Unknown { message },
-                        Outcome::Reverted { message } => StepState::Reverted { message },
-                        Outcome::RevertFailed { message } => StepState::RevertFailed { message },
-                    };
+                    *state = StepState::Ended(outcome.clone());
                 }
             }
             Entry::Ended { at_ms, state, message, .. } => {
@@ -239,10 +248,13 @@ impl Execution {
                 self.message.clone_from(message);
                 self.ended_ms = Some(*at_ms);
             }
-            Entry::RevertAccepted { .. } => {
+            Entry::RevertAccepted { at_ms, .. } => {
                 self.state = State::Reverting;
+                self.began_ms = *at_ms;
                 self.ended_ms = None;
+                self.cancelled = None;
             }
+            Entry::CancelAccepted { requested_by, .. } => self.cancelled = Some(requested_by.clone()),
         }
     }
 
@@ -280,11 +292,8 @@ impl Executions {
                     self.order.push(id);
                 }
             }
-            Entry::Intent { execution, .. }
-            | Entry::Outcome { execution, .. }
-            | Entry::Ended { execution, .. }
-            | Entry::RevertAccepted { execution, .. } => {
-                if let Some(known) = self.by_id.get_mut(execution) {
+            _ => {
+                if let Some(known) = self.by_id.get_mut(entry.execution()) {
                     known.take(entry);
                 }
             }

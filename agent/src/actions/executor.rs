@@ -1,22 +1,25 @@
-//! Lets commands in, does their steps, and goes on after a crash where the run before it was cut off.
+//! Lets commands in, and goes on after a crash where the run before it was cut off.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use picket_agent_host::{ActionDefinition, ActionPlan, Step, Verdict, schema_problems};
+use picket_agent_host::{ActionDefinition, ActionPlan, Step, schema_problems};
 use picket_proto::v1;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::actor::{Actor, ActorError, ActorLoader};
+use super::actor::{ActorError, ActorLoader};
 use super::book::{ActionPlanned, Book, Entry as Loaded, load};
 use super::digest::{Of, canonical, digest};
-use super::execution::{Accepted, Entry, Execution, Outcome, State, StepState};
+use super::execution::{Accepted, Entry, Execution, Outcome, StepState};
 use super::journal::{Journal, JournalError};
 use super::limits::{self, Bounds, Wanted};
+use super::run::Run;
+use super::telemetry::Telemetry;
 use crate::clock::Clock;
 use crate::config;
 use crate::schedule::StatusBoard;
@@ -27,10 +30,6 @@ const REPORTED: usize = 32;
 const MAX_PLAN: usize = 256 << 10;
 const MAX_EXECUTION: usize = 64;
 const MAX_BY: usize = 128;
-/// A step that is found not done is begun so many times, and not once more.
-const MOST_TRIES: u32 = 2;
-/// Between two looks at a step that may still take effect.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the executor stands on.
 pub struct ActionsOptions {
@@ -89,17 +88,19 @@ impl From<JournalError> for Refused {
 /// Cheap to clone; all clones are the same executor.
 #[derive(Clone)]
 pub struct Actions {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    options: ActionsOptions,
+pub(super) struct Inner {
+    pub options: ActionsOptions,
     book: Mutex<Book>,
     /// One command is let in at a time, so that two don't pass the same limit.
     door: tokio::sync::Mutex<()>,
     report: watch::Sender<v1::ActionReport>,
+    running: Mutex<HashMap<String, CancellationToken>>,
+    telemetry: Telemetry,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    pub stop: CancellationToken,
     /// Cuts off what does not end in time.
     abort: CancellationToken,
 }
@@ -118,6 +119,8 @@ impl Actions {
                 book: Mutex::default(),
                 door: tokio::sync::Mutex::default(),
                 report: watch::Sender::new(v1::ActionReport::default()),
+                running: Mutex::default(),
+                telemetry: Telemetry::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 abort: CancellationToken::new(),
@@ -247,15 +250,12 @@ impl Actions {
     pub async fn revert(&self, execution: &str, requested_by: &str) -> Result<Value, Refused> {
         let journal = self.journal()?;
         let _door = self.inner.door.lock().await;
-        let known = journal.read(|known| known.get(execution).cloned());
-        let Some(known) = known else {
-            let message = format!("this node knows no execution {execution:?}");
-            return Err(Refused::new("execution", message.chars().take(200).collect::<String>()));
-        };
+        let known = known(journal, execution)?;
         if known.state.is_open() {
             return Err(Refused::new("execution", format!("{execution} is {} still", known.state.word())));
         }
-        let done = known.steps.iter().any(|s| matches!(s, StepState::Done { before: Some(_), .. }));
+        let is_done = |s: &StepState| matches!(s, StepState::Ended(Outcome::Done { before: Some(_), .. }));
+        let done = known.steps.iter().any(is_done);
         if !done {
             return Err(Refused::new(
                 "nothing",
@@ -272,6 +272,32 @@ impl Actions {
         self.begin(journal, &execution)
     }
 
+    /// Lets in the end of an execution before all of it is done: no further step begins, and the one under way is cut off
+    /// when the execution's time is over; then the plugin is asked what became of it.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub async fn cancel(&self, execution: &str, requested_by: &str) -> Result<Value, Refused> {
+        let journal = self.journal()?;
+        let _door = self.inner.door.lock().await;
+        let before = known(journal, execution)?;
+        if !before.state.is_open() {
+            let message = format!("{execution} has ended, it is {}", before.state.word());
+            return Err(Refused::new("execution", message));
+        }
+        if before.cancelled.is_none() {
+            let (execution, at_ms) = (execution.to_owned(), self.inner.options.clock.wall_ms());
+            let requested_by = bounded(requested_by);
+            tracing::info!(execution, by = requested_by, "action is to be cancelled");
+            journal.write(Entry::CancelAccepted { execution, at_ms, requested_by }).await?;
+        }
+        if let Some(token) = self.running().get(execution) {
+            token.cancel();
+        }
+        self.publish();
+        Ok(execution_json(&known(journal, execution)?))
+    }
+
     /// Begins no further step, and gives the ones under way so long to end. What is cut off is looked at again at the
     /// next start.
     pub async fn stop(&self, within: Duration) {
@@ -286,8 +312,8 @@ impl Actions {
     }
 
     fn begin(&self, journal: &Journal, execution: &str) -> Result<Value, Refused> {
-        let begun = journal.read(|known| known.get(execution).cloned());
-        let begun = begun.ok_or_else(|| Refused::new("journal", "the journal lost what was just written"))?;
+        let begun = known(journal, execution)?;
+        self.inner.telemetry.begun(&begun);
         let told = execution_json(&begun);
         tracing::info!(
             execution,
@@ -305,21 +331,41 @@ impl Actions {
     fn spawn(&self, journal: Journal, execution: Execution) {
         let actions = self.clone();
         let abort = self.inner.abort.clone();
+        let cancel = CancellationToken::new();
+        let id = execution.accepted.execution.clone();
+        self.running().insert(id.clone(), cancel.clone());
+        // Looked at behind that: who cancels writes first, and looks then who runs.
+        if journal.read(|known| known.get(&id).is_some_and(|now| now.cancelled.is_some())) {
+            cancel.cancel();
+        }
+        self.inner.telemetry.running(&execution);
         self.inner.tasks.spawn(async move {
-            let id = execution.accepted.execution.clone();
-            let run = Run { actions: &actions, journal: &journal, execution };
+            let run = Run { actions: &actions, journal: &journal, execution, cancel };
             let ended = tokio::select! {
                 biased;
                 () = abort.cancelled() => return,
                 ended = run.run() => ended,
             };
-            match ended {
+            actions.running().remove(&id);
+            match &ended {
                 Ok(Some(state)) => tracing::info!(execution = id, state = state.word(), "action ended"),
                 Ok(None) => tracing::info!(execution = id, "action left for the agent's next start"),
                 Err(error) => tracing::error!(execution = id, "action left as it is: {error}"),
             }
+            let now = journal.read(|known| known.get(&id).cloned());
+            actions.inner.telemetry.left(&id, now.filter(|_| matches!(ended, Ok(Some(_)))).as_ref());
             actions.publish();
         });
+    }
+
+    /// The executions that are on their way.
+    fn running(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was done, in numbers and events.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.inner.telemetry
     }
 
     fn journal(&self) -> Result<&Journal, Refused> {
@@ -377,11 +423,11 @@ impl Actions {
         i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.inner.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let executions = match &self.inner.options.journal {
             Some(Ok(journal)) => journal.read(|known| {
                 let mut last: Vec<_> = known.iter().rev().take(REPORTED).map(Execution::report).collect();
@@ -403,204 +449,12 @@ impl Actions {
     }
 }
 
-/// One execution on its way.
-struct Run<'a> {
-    actions: &'a Actions,
-    journal: &'a Journal,
-    execution: Execution,
-}
-
-impl Run<'_> {
-    /// Its end; none where it is left for the next start.
-    async fn run(mut self) -> Result<Option<State>, JournalError> {
-        let accepted = self.execution.accepted.clone();
-        let loaded = self.actions.book().get(&accepted.plugin).cloned();
-        let loaded = loaded.filter(|l| l.about.digest == accepted.plugin_digest);
-        let Some(loaded) = loaded else { return self.orphaned().await };
-        let mut actor = loaded.actor.lock().await;
-        match self.execution.state {
-            State::Reverting => self.undo(actor.as_mut(), &accepted).await,
-            _ => self.forward(actor.as_mut(), &accepted).await,
-        }
-    }
-
-    async fn forward(
-        &mut self,
-        actor: &mut dyn Actor,
-        accepted: &Accepted,
-    ) -> Result<Option<State>, JournalError> {
-        for (number, step) in accepted.steps.iter().enumerate() {
-            if let Some(StepState::Begun { times }) = self.execution.steps.get(number).cloned() {
-                let settle = actor.about().settle;
-                match settled(actor, accepted, step, settle).await {
-                    Verdict::Done(message) => {
-                        self.outcome(number, Outcome::Done { before: None, message }).await?;
-                    }
-                    Verdict::CannotTell(message) => return self.unknown(number, message).await,
-                    Verdict::NotDone(message) if times >= MOST_TRIES => {
-                        let message = format!("begun {times} times and not done: {message}");
-                        return self.not_done(number, message).await;
-                    }
-                    Verdict::NotDone(_) => {}
-                }
-            }
-            if matches!(self.execution.steps.get(number), Some(StepState::Done { .. })) {
-                continue;
-            }
-            if self.now_ms() > accepted.deadline_ms {
-                let message = format!("its time was over before step {} was begun", number + 1);
-                if matches!(self.execution.steps.get(number), Some(StepState::Begun { .. })) {
-                    self.outcome(number, Outcome::NotDone { message: message.clone() }).await?;
-                }
-                return self.ended(State::Expired, message).await;
-            }
-            if self.actions.inner.stop.is_cancelled() {
-                return Ok(None);
-            }
-            if let Some(end) = self.step(actor, accepted, number, step).await? {
-                return Ok(Some(end));
-            }
-        }
-        self.ended(State::Succeeded, format!("{} steps done", accepted.steps.len())).await
-    }
-
-    /// Does one step; its end, where the execution ends with it.
-    async fn step(
-        &mut self,
-        actor: &mut dyn Actor,
-        accepted: &Accepted,
-        number: usize,
-        step: &Step,
-    ) -> Result<Option<State>, JournalError> {
-        self.intent(number, false).await?;
-        let error = match actor.apply(&accepted.action, step).await {
-            Ok(applied) => {
-                let (before, message) = (Some(applied.before), applied.message);
-                self.outcome(number, Outcome::Done { before, message }).await?;
-                return Ok(None);
-            }
-            Err(error) => error,
-        };
-        // A plugin that says no has done nothing more by now; what was cut off may still take effect.
-        let settle = match &error {
-            ActorError::Declined(no) if no.reason != "timed-out" => Duration::ZERO,
-            _ => actor.about().settle,
-        };
-        match settled(actor, accepted, step, settle).await {
-            Verdict::Done(seen) => {
-                let message = format!("{seen} (though: {error})");
-                self.outcome(number, Outcome::Done { before: None, message }).await?;
-                Ok(None)
-            }
-            Verdict::NotDone(_) => self.not_done(number, error.to_string()).await,
-            Verdict::CannotTell(why) => self.unknown(number, format!("{error}; {why}")).await,
-        }
-    }
-
-    async fn undo(
-        &mut self,
-        actor: &mut dyn Actor,
-        accepted: &Accepted,
-    ) -> Result<Option<State>, JournalError> {
-        for (number, step) in accepted.steps.iter().enumerate().rev() {
-            let before = match self.execution.steps.get(number).cloned() {
-                Some(StepState::Done { before: Some(before), .. }) => before,
-                // Whether an undoing took effect, no probe says.
-                Some(StepState::Reverting { .. }) => {
-                    let message = "its undoing was cut off; whether it took effect is not known".to_owned();
-                    return self.unknown(number, message).await;
-                }
-                _ => continue,
-            };
-            if self.actions.inner.stop.is_cancelled() {
-                return Ok(None);
-            }
-            self.intent(number, true).await?;
-            match actor.revert(&accepted.action, step, &before).await {
-                Ok(message) => self.outcome(number, Outcome::Reverted { message }).await?,
-                Err(ActorError::Declined(no)) => {
-                    let message = no.to_string();
-                    self.outcome(number, Outcome::RevertFailed { message: message.clone() }).await?;
-                    return self.ended(State::RevertFailed, message).await;
-                }
-                Err(error) => return self.unknown(number, error.to_string()).await,
-            }
-        }
-        self.ended(State::Reverted, "undone".to_owned()).await
-    }
-
-    /// The plugin is not there any more, or is another one: nothing can be asked.
-    async fn orphaned(&mut self) -> Result<Option<State>, JournalError> {
-        let why = "its plugin is not loaded, or is another version than the one that planned it".to_owned();
-        let begun = self
-            .execution
-            .steps
-            .iter()
-            .position(|s| matches!(s, StepState::Begun { .. } | StepState::Reverting { .. }));
-        match begun {
-            Some(number) => self.unknown(number, why).await,
-            None if self.execution.state == State::Reverting => self.ended(State::RevertFailed, why).await,
-            None => self.ended(State::Failed, why).await,
-        }
-    }
-
-    async fn unknown(&mut self, number: usize, message: String) -> Result<Option<State>, JournalError> {
-        self.outcome(number, Outcome::Unknown { message: message.clone() }).await?;
-        let message = format!("whether step {} took effect is not known: {message}; look at it", number + 1);
-        self.ended(State::Unknown, message).await
-    }
-
-    async fn not_done(&mut self, number: usize, message: String) -> Result<Option<State>, JournalError> {
-        self.outcome(number, Outcome::NotDone { message: message.clone() }).await?;
-        self.ended(State::Failed, format!("step {}: {message}", number + 1)).await
-    }
-
-    async fn intent(&mut self, step: usize, revert: bool) -> Result<(), JournalError> {
-        let execution = self.execution.accepted.execution.clone();
-        let at_ms = self.now_ms();
-        self.write(Entry::Intent { execution, step, revert, at_ms }).await
-    }
-
-    async fn outcome(&mut self, step: usize, outcome: Outcome) -> Result<(), JournalError> {
-        let execution = self.execution.accepted.execution.clone();
-        let at_ms = self.now_ms();
-        self.write(Entry::Outcome { execution, step, at_ms, outcome }).await
-    }
-
-    async fn ended(&mut self, state: State, message: String) -> Result<Option<State>, JournalError> {
-        let execution = self.execution.accepted.execution.clone();
-        let at_ms = self.now_ms();
-        self.write(Entry::Ended { execution, at_ms, state, message }).await?;
-        Ok(Some(state))
-    }
-
-    async fn write(&mut self, entry: Entry) -> Result<(), JournalError> {
-        self.journal.write(entry).await?;
-        let id = &self.execution.accepted.execution;
-        if let Some(now) = self.journal.read(|known| known.get(id).cloned()) {
-            self.execution = now;
-        }
-        self.actions.publish();
-        Ok(())
-    }
-
-    fn now_ms(&self) -> i64 {
-        self.actions.inner.options.clock.wall_ms()
-    }
-}
-
-/// The verdict on a step of which the end is not known. That it is not done is believed only when it can't take effect
-/// any more.
-async fn settled(actor: &mut dyn Actor, accepted: &Accepted, step: &Step, settle: Duration) -> Verdict {
-    let until = tokio::time::Instant::now() + settle;
-    loop {
-        let verdict = actor.probe(&accepted.action, step).await;
-        let now = tokio::time::Instant::now();
-        if !matches!(verdict, Verdict::NotDone(_)) || now >= until {
-            return verdict;
-        }
-        tokio::time::sleep_until(until.min(now + LOOK_AGAIN)).await;
-    }
+/// As the journal has it.
+fn known(journal: &Journal, execution: &str) -> Result<Execution, Refused> {
+    journal.read(|known| known.get(execution).cloned()).ok_or_else(|| {
+        let execution: String = execution.chars().take(MAX_EXECUTION).collect();
+        Refused::new("execution", format!("this node knows no execution {execution:?}"))
+    })
 }
 
 fn checked(definition: &ActionDefinition, parameters: &str) -> Result<String, Refused> {

@@ -157,7 +157,7 @@ impl Inner {
     fn compact(&mut self) -> Result<(), JournalError> {
         self.known.forget(KEPT);
         let known = &self.known;
-        self.entries.retain(|entry| known.get(execution_of(entry)).is_some());
+        self.entries.retain(|entry| known.get(entry.execution()).is_some());
         let text: String = self.entries.iter().map(line).collect();
         let new = self.path.with_extension("new");
         let made = File::options()
@@ -183,16 +183,6 @@ impl Inner {
 
     fn failed(&self, what: &'static str, source: io::Error) -> JournalError {
         JournalError::File { path: self.path.clone(), what, source }
-    }
-}
-
-fn execution_of(entry: &Entry) -> &str {
-    match entry {
-        Entry::Accepted(accepted) => &accepted.execution,
-        Entry::Intent { execution, .. }
-        | Entry::Outcome { execution, .. }
-        | Entry::Ended { execution, .. }
-        | Entry::RevertAccepted { execution, .. } => execution,
     }
 }
 

@@ -19,6 +19,8 @@ mod hosted;
 pub mod journal;
 mod let_in;
 pub mod limits;
+mod run;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -26,3 +28,4 @@ pub use book::{ActionPlanned, Rules};
 pub use executor::{Actions, ActionsOptions, Apply, Refused};
 pub use hosted::{HostActors, check};
 pub use let_in::LetIn;
+pub use telemetry::{Figures, Telemetry};

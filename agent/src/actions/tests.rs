@@ -410,6 +410,100 @@ async fn time_that_is_over_and_a_plugin_that_is_another_one() {
     assert_eq!(end_of(&third, "e2").await, "unknown", "another version's step is not asked of this one");
 }
 
+/// What is told of it once it has left: how it ended, by figures and by events.
+async fn told_of(actions: &Actions) -> (Figures, Vec<picket_proto::v1::Event>) {
+    let left = async {
+        while actions.telemetry().figures().ended.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), left).await.expect("it is told");
+    (actions.telemetry().figures(), actions.telemetry().take_events())
+}
+
+/// A step that is under way is cut off when the execution's time is over; then the probe says what became of it, and no further
+/// one begins.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_cancelled() {
+    for (kill, blind, effects, state, kind) in [
+        (Kill::BeforeEffect, false, vec![1], "cancelled", "action.ended"),
+        (Kill::AfterEffect, false, vec![1, 1], "cancelled", "action.ended"),
+        (Kill::AfterEffect, true, vec![1, 1], "unknown", "action.failed"),
+    ] {
+        let node = Node::new();
+        let actions = node.agent().await;
+        *node.world.kill.lock().unwrap() = Some((1, kill));
+        let shown = plan(&actions, "stop", 3).await;
+        let short = Apply { timeout: Duration::from_secs(30), ..command("e1", &shown) };
+        actions.apply(short).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        *node.world.blind.lock().unwrap() = blind;
+        assert_eq!(actions.telemetry().figures().running.values().sum::<u64>(), 1);
+        for _ in 0..2 {
+            let told = actions.cancel("e1", "ada").await.unwrap();
+            assert_eq!(told["state"], "running", "its step is under way");
+        }
+        assert_eq!(end_of(&actions, "e1").await, state);
+        assert_eq!(node.world.effects(), effects);
+        assert_eq!(actions.cancel("e1", "ada").await.unwrap_err().reason, "execution");
+        assert_eq!(actions.cancel("e9", "ada").await.unwrap_err().reason, "execution");
+
+        let of = ("p".to_owned(), "stop".to_owned());
+        let (figures, events) = told_of(&actions).await;
+        assert_eq!(figures.running[&of], 0);
+        assert_eq!(figures.ended, [((of, state), 1)].into());
+        let kinds: Vec<_> = events.iter().map(|e| (e.kind.as_str(), e.subject_id.as_str())).collect();
+        assert_eq!(kinds, [("action.begun", "c0"), (kind, "c0")]);
+        let by = |e: &picket_proto::v1::Event| {
+            e.attributes.iter().find(|l| l.name == "cancelled_by").map(|l| l.value.clone())
+        };
+        assert_eq!((by(&events[0]), by(&events[1])), (None, Some("ada".to_owned())));
+    }
+}
+
+/// The word is on the disk: an agent that is killed after it goes on with nothing but the probe.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_outlives_the_agent() {
+    for (kill, effects) in [(Kill::BeforeEffect, vec![1]), (Kill::AfterEffect, vec![1, 1])] {
+        let node = Node::new();
+        let first = node.agent().await;
+        *node.world.kill.lock().unwrap() = Some((1, kill));
+        let shown = plan(&first, "stop", 3).await;
+        first.apply(command("e1", &shown)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        first.cancel("e1", "ada").await.unwrap();
+        first.stop(Duration::ZERO).await;
+        let second = node.agent().await;
+        assert_eq!(end_of(&second, "e1").await, "cancelled");
+        assert_eq!(node.world.effects(), effects);
+        assert_eq!(node.world.applies.load(Ordering::SeqCst), 2, "nothing was begun again");
+        // What was done and is known from before to after is undone as ever.
+        second.revert("e1", "ada").await.unwrap();
+        while end_of(&second, "e1").await != "reverted" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(node.world.effects()[0], 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_within_the_hour_counts_over_a_restart() {
+    let mut node = Node::new();
+    node.settings.per_hour = 2;
+    for (id, action) in [("e1", "restart"), ("e2", "stop")] {
+        let actions = node.agent().await;
+        actions.apply(command(id, &plan(&actions, action, 1).await)).await.unwrap();
+        assert_eq!(end_of(&actions, id).await, "succeeded");
+    }
+    let actions = node.agent().await;
+    let third = command("e3", &plan(&actions, "restart", 1).await);
+    let no = actions.apply(third.clone()).await.unwrap_err();
+    assert!(no.reason == "limit" && no.message.contains("actions.per_hour"), "{no:?}");
+    node.clock.step(3_600_001);
+    actions.apply(third).await.unwrap();
+    assert_eq!(end_of(&actions, "e3").await, "succeeded");
+}
+
 #[tokio::test(start_paused = true)]
 async fn told_to_stop_it_begins_no_step_more() {
     let node = Node::new();

@@ -60,6 +60,9 @@ async fn answer(
         Some(command::Command::ActionRevert(revert)) => {
             return told(actions.revert(&revert.execution, &revert.requested_by).await);
         }
+        Some(command::Command::ActionCancel(cancel)) => {
+            return told(actions.cancel(&cancel.execution, &cancel.requested_by).await);
+        }
         None => {
             return Answer::Error(
                 "this agent does not know the command; it may be older than the aggregator".to_owned(),

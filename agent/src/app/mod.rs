@@ -187,6 +187,7 @@ impl App {
             conditions: Conditions::load(&config.state_dir),
             lines: lines.clone(),
             services,
+            actions: actions.clone(),
         };
         let plugin_dir = Arc::new(std::sync::Mutex::new(config.plugin_dir.clone()));
         let watcher = Watcher {

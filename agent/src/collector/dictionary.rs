@@ -20,6 +20,7 @@ pub(crate) const MAX_SERIES: u32 = 1 << 22;
 
 /// What the agent says of itself and of plugins: names that no plugin may write, or one could forge its own record.
 const RESERVED: &[&str] = &[
+    "picket_action_",
     "picket_agent_",
     "picket_certificate_",
     "picket_logs_",
@@ -444,4 +445,25 @@ fn hash<'a>(
         pair.hash(&mut state);
     }
     state.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of parts of a node plugins speak too.
+    const SHARED: &[&str] = &["picket_component_health"];
+
+    /// Whatever `own.rs` declares: a name that is not reserved is one that a plugin could forge.
+    #[test]
+    fn the_agents_own_names_are_reserved() {
+        let word = |text: &&str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let literals = include_str!("../own.rs").split('"');
+        let names: Vec<&str> = literals.filter(|text| text.starts_with("picket_")).filter(word).collect();
+        assert!(names.len() > 50 && names.contains(&"picket_agent_info"), "{names:?}");
+        for name in names {
+            let reserved = RESERVED.iter().any(|prefix| name.starts_with(prefix));
+            assert!(reserved != SHARED.contains(&name), "{name}");
+        }
+    }
 }

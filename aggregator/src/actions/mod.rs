@@ -277,17 +277,54 @@ impl Actions {
         if self.store.breaker()?.is_some() && !who.is_admin {
             return Err(Limited::Breaker.into());
         }
-        self.tell(who, "action.revert", &node, id, "is to be undone".to_owned(), Value::Null).await?;
         let command = v1::command::Command::ActionRevert(v1::ActionRevert {
             execution: id.to_owned(),
             requested_by: who.name.to_owned(),
             timeout_seconds: 0,
         });
-        match self.ask(&node, command).await {
+        self.order(who, &node, id, ["action.revert", "action.revert-refused", "is to be undone"], command)
+            .await
+    }
+
+    /// Has a node begin no further step of what it does. Also while all is stopped.
+    ///
+    /// # Errors
+    /// [`ActionError`]
+    pub async fn cancel(
+        self: &Arc<Self>,
+        who: Asker<'_>,
+        node: &NodeId,
+        id: &str,
+    ) -> Result<Record, ActionError> {
+        let record = self.get(id).await?;
+        if record.node != node.as_str() {
+            return Err(refused("node", format!("{id} is of {}, not of {node}", record.node)));
+        }
+        if record.applied_ms.is_none() {
+            return Err(refused("state", format!("{id} was never applied: there is nothing to cancel")));
+        }
+        let command = v1::command::Command::ActionCancel(v1::ActionCancel {
+            execution: id.to_owned(),
+            requested_by: who.name.to_owned(),
+        });
+        self.order(who, node, id, ["action.cancel", "action.cancel-refused", "is to be cancelled"], command)
+            .await
+    }
+
+    /// Tells a node something of what it was told to do before. `words`: the events of it and of a no, and what is wanted.
+    async fn order(
+        self: &Arc<Self>,
+        who: Asker<'_>,
+        node: &NodeId,
+        id: &str,
+        [event, no, wanted]: [&'static str; 3],
+        command: v1::command::Command,
+    ) -> Result<Record, ActionError> {
+        self.tell(who, event, node, id, wanted.to_owned(), Value::Null).await?;
+        match self.ask(node, command).await {
             Ok(_) => self.get(id).await,
             Err(error) => {
-                let message = error.to_string();
-                self.tell(who, "action.revert-refused", &node, id, message, Value::Null).await?;
+                self.tell(who, no, node, id, error.to_string(), Value::Null).await?;
                 Err(error)
             }
         }

@@ -19,8 +19,17 @@ const MAX_STEPS: usize = 64;
 const MAX_PLUGINS: usize = 64;
 const MAX_TEXT: usize = 4096;
 const MAX_ACTIONS: usize = 256 << 10;
-const STATES: [&str; 8] =
-    ["running", "succeeded", "failed", "unknown", "expired", "reverting", "reverted", "revert-failed"];
+const STATES: [&str; 9] = [
+    "running",
+    "succeeded",
+    "failed",
+    "unknown",
+    "expired",
+    "cancelled",
+    "reverting",
+    "reverted",
+    "revert-failed",
+];
 
 /// Reports that wait: one a node, so that no node can fill it.
 #[derive(Default)]

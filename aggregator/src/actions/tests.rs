@@ -114,6 +114,63 @@ async fn all_can_be_stopped_over_a_restart() {
     assert!(reason(&actions, ADA, "a1", &"d".repeat(64)).await.contains("not connected"));
 }
 
+#[tokio::test]
+async fn the_fleets_bounds_hold_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(10_000_000);
+    let digest = "d".repeat(64);
+    let begun = |id: String, state: &str| Record {
+        state: state.to_owned(),
+        applied_ms: Some(10_000_000),
+        expires_ms: i64::MAX,
+        ..record(&id, false)
+    };
+    let actions = open(folder.path(), &clock);
+    for n in 0..2 {
+        actions.put(begun(format!("r{n}"), "running")).await.unwrap();
+    }
+    actions.put(Record { expires_ms: i64::MAX, ..record("next", false) }).await.unwrap();
+    drop(actions);
+    let actions = open(folder.path(), &clock);
+    assert!(reason(&actions, ADA, "next", &digest).await.contains("2 actions run on the fleet already"));
+    // What a node says that it has ended runs no more; what was begun within the hour counts still.
+    for n in 0..2 {
+        actions.put(begun(format!("r{n}"), "cancelled")).await.unwrap();
+    }
+    for n in 2..10 {
+        actions.put(begun(format!("r{n}"), "succeeded")).await.unwrap();
+    }
+    drop(actions);
+    let actions = open(folder.path(), &clock);
+    assert!(reason(&actions, ADA, "next", &digest).await.contains("10 actions were begun on the fleet"));
+    clock.advance(Duration::from_secs(3601));
+    assert!(reason(&actions, ADA, "next", &digest).await.contains("not connected"));
+}
+
+#[tokio::test]
+async fn a_cancel_is_written_down_and_told_to_the_node_that_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let actions = open(folder.path(), &Clock::manual(2_000));
+    actions.put(record("a1", false)).await.unwrap();
+    let reason = |error| match error {
+        ActionError::Refused { reason, .. } => reason,
+        other => other.to_string(),
+    };
+    let never = actions.cancel(OLGA, &node(), "a1").await.unwrap_err();
+    assert_eq!(reason(never), "state");
+    let other = NodeId::new("gpu-2").unwrap();
+    assert_eq!(reason(actions.cancel(OLGA, &other, "a1").await.unwrap_err()), "node");
+    let running = Record { state: "running".to_owned(), applied_ms: Some(1), ..record("a1", false) };
+    actions.put(running).await.unwrap();
+    // Also while all is stopped: it stops more.
+    actions.set_breaker(ADA, Some("a storm".to_owned())).await.unwrap();
+    assert!(reason(actions.cancel(OLGA, &node(), "a1").await.unwrap_err()).contains("not connected"));
+    let told = events(&actions);
+    assert_eq!(told[1..], ["olga action.cancel", "olga action.cancel-refused"], "{told:?}");
+    actions.reported(&node(), report(vec![execution("a1", "cancelled", 7)])).await.unwrap();
+    assert_eq!(actions.get("a1").await.unwrap().state, "cancelled");
+}
+
 fn execution(id: &str, state: &str, revision: u64) -> v1::ActionExecution {
     v1::ActionExecution {
         execution: id.to_owned(),

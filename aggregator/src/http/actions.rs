@@ -24,6 +24,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .add(Viewer, Method::GET, "/api/v1/nodes/{node}/actions", catalogue)
         .add(Operator, Method::POST, "/api/v1/nodes/{node}/actions/plan", plan)
         .add(Operator, Method::POST, "/api/v1/nodes/{node}/actions/apply", apply)
+        .add(Operator, Method::POST, "/api/v1/nodes/{node}/actions/cancel", cancel)
         .add(Viewer, Method::GET, "/api/v1/actions", list)
         .add(Viewer, Method::GET, "/api/v1/actions/{id}", show)
         .add(Admin, Method::POST, "/api/v1/actions/{id}/approve", approve)
@@ -95,6 +96,23 @@ async fn apply(
         .transpose()?;
     let applied = app.actions.apply(asker(&caller), &node, &wish.id, &wish.digest, timeout).await;
     let record = applied.map_err(error)?;
+    Ok((StatusCode::ACCEPTED, Json(record.json(false))).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelWish {
+    id: String,
+}
+
+/// `POST /api/v1/nodes/{node}/actions/cancel`
+async fn cancel(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(node): Path<String>,
+    JsonBody(wish): JsonBody<CancelWish>,
+) -> Result<Response, ApiError> {
+    let record = app.actions.cancel(asker(&caller), &node_id(&node)?, &wish.id).await.map_err(error)?;
     Ok((StatusCode::ACCEPTED, Json(record.json(false))).into_response())
 }
 

@@ -238,7 +238,7 @@ pub struct RenewResponse {
 pub struct Command {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "command::Command", tags = "2, 3, 10, 11, 12")]
+    #[prost(oneof = "command::Command", tags = "2, 3, 10, 11, 12, 13")]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
@@ -257,6 +257,9 @@ pub mod command {
         ActionApply(super::ActionApply),
         #[prost(message, tag = "12")]
         ActionRevert(super::ActionRevert),
+        /// Answered when it was noted on the node's disk.
+        #[prost(message, tag = "13")]
+        ActionCancel(super::ActionCancel),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -364,6 +367,14 @@ pub struct ActionRevert {
     #[prost(uint32, tag = "3")]
     pub timeout_seconds: u32,
 }
+/// Begins no further step of an execution that runs; the one under way is cut off when the execution's time is over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActionCancel {
+    #[prost(string, tag = "1")]
+    pub execution: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub requested_by: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ActionReport {
     /// False: the node only observes.
@@ -391,7 +402,7 @@ pub struct ActionPlugin {
 pub struct ActionExecution {
     #[prost(string, tag = "1")]
     pub execution: ::prost::alloc::string::String,
-    /// `running`, `succeeded`, `failed`, `unknown`, `expired`, `reverting`, `reverted`, `revert-failed`
+    /// `running`, `succeeded`, `failed`, `unknown`, `expired`, `cancelled`, `reverting`, `reverted`, `revert-failed`
     #[prost(string, tag = "2")]
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
