@@ -173,7 +173,7 @@ fn a_container_is_restarted_as_it_was_agreed_to() {
 
         // One that is under way is cancelled: it had one step, which goes on to its end, and that is what is said.
         let (slow, slow_digest, _) =
-            plan(&aggregator, "stop", &["container=slow", "grace_seconds=2"]).await?;
+            plan(&aggregator, "stop", &["container=slow", "grace_seconds=5"]).await?;
         aggregator.cli(&["action", "apply", "gpu-1", &slow, "--digest", &slow_digest]).await?.ok()?;
         aggregator.cli(&["action", "cancel", "gpu-1", &slow]).await?.ok()?;
         eventually("the stop has ended", || async {
