@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
 }
 
 async fn measure() -> Result<()> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).collect::<Vec<_>>().into_iter();
     let usage = "usage: collect-loop PLUGIN.wasm PICKET-COMPILE ROUNDS";
     let file = PathBuf::from(args.next().context(usage)?);
     let compiler = PathBuf::from(args.next().context(usage)?);
