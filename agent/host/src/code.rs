@@ -49,6 +49,15 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Lets go of its pages: what runs again is read from the file again.
+    #[allow(unsafe_code)]
+    pub(crate) fn let_go(&self) {
+        // SAFETY: it is mapped for as long as `self` lives, private and never written.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_DONTNEED) };
+    }
+}
+
 impl Drop for Mapping {
     #[allow(unsafe_code)]
     fn drop(&mut self) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use picket_agent_host::{Host, HostError, HostOptions, PluginError, Wall};
+use picket_agent_host::{Host, HostError, HostOptions, PluginError, Program, SETTLED_AFTER, Wall};
 use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions, kmsg, nvml};
 use picket_agent_spool::Spool;
 use picket_proto::model::{LOG_LIFE, PluginId};
@@ -45,6 +45,7 @@ use crate::{identity, notify, uplink};
 
 /// Commands from the aggregator that wait.
 const COMMANDS: usize = 8;
+const HOUR: Duration = Duration::from_secs(3600);
 /// One segment of the spool, in bytes.
 const SEGMENT: u64 = 8 << 20;
 /// What may wait for the spool's writer, in bytes.
@@ -234,6 +235,7 @@ impl App {
             actions.configure(planned).await;
             actions.resume();
         });
+        drop(tokio::spawn(settle()));
         let own = tokio::spawn(self.own.run(stop.own.clone()));
         // Looks, and holds nothing: it ends with the plugins.
         let watch = tokio::spawn(self.watcher.run(stop.watch.clone()));
@@ -373,6 +375,15 @@ fn spec(config: &Config, id: &PluginId, plugin: &config::Plugin) -> SourceSpec {
 }
 
 /// The enabled action plugins.
+/// Lets go of the memory that only the start needed, and each hour of what something rare needed since.
+async fn settle() {
+    for wait in [SETTLED_AFTER, 2 * SETTLED_AFTER].into_iter().chain(std::iter::repeat(HOUR)) {
+        tokio::time::sleep(wait).await;
+        // The kernel's list of mappings takes a while to be written.
+        let _ = tokio::task::spawn_blocking(|| Program::of_this_process().let_go()).await;
+    }
+}
+
 fn plan_actions(config: &Config) -> Vec<ActionPlanned> {
     let all = config.plugins.iter().filter(|(_, plugin)| plugin.enabled);
     all.filter_map(|(id, plugin)| {

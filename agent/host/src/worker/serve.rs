@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -25,9 +25,10 @@ use super::out::Out;
 use super::wire::{HEAD, Head, Load, MAX_ORDER, NotLoaded, Order, Ready, Report, VERSION};
 use crate::ask::{Answers, Ask, Told};
 use crate::call::{Bounds, Call, Stopped};
-use crate::code::Code;
+use crate::code::{Code, Mapping};
 use crate::fault::chain;
 use crate::instance::{Instance, Linked};
+use crate::memory::{Program, SETTLED_AFTER};
 use crate::wall::{self, Plan, Room};
 
 const USAGE: &str = "usage: picket-worker [--probe] --memory=BYTES --address-space=BYTES [--uid=N --gid=N]: \
@@ -99,6 +100,8 @@ fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<(Plan, bool)>,
 }
 
 fn run(plan: &Plan, probe: bool) -> io::Result<()> {
+    // While there is a /proc to ask.
+    let program = Program::of_this_process();
     let mut wall = wall::raise(plan);
     let engine = crate::engine::runtime().map_err(|e| io::Error::other(chain(&e)))?;
     // The last thread that there will be.
@@ -117,19 +120,27 @@ fn run(plan: &Plan, probe: bool) -> io::Result<()> {
         UnixStream::from_std(socket)?
     };
     wall::seal(plan, &mut wall);
-    runtime.block_on(serve(engine, stream, Ready { version: VERSION.to_owned(), wall }));
+    runtime.block_on(serve(engine, program, stream, Ready { version: VERSION.to_owned(), wall }));
     Ok(())
 }
 
 /// Until the agent has gone.
-async fn serve(engine: Engine, stream: UnixStream, ready: Ready) {
+async fn serve(engine: Engine, program: Program, stream: UnixStream, ready: Ready) {
     let (read, write) = stream.into_split();
     let out = Arc::new(Out::new(write));
     if !say(&out, 0, &Report::Ready(ready)) {
         return;
     }
     let mut inbox = Inbox::new(read);
-    let mut floor = Floor { engine, out: out.clone(), seats: HashMap::new(), instances: HashMap::new() };
+    let mut floor = Floor {
+        engine,
+        program,
+        out: out.clone(),
+        seats: HashMap::new(),
+        mappings: Vec::new(),
+        settling: None,
+        instances: HashMap::new(),
+    };
     // As tasks: to wake the future that the runtime was entered with takes two system calls.
     let followed = tokio::spawn(async move { floor.follow(&mut inbox).await });
     let flushed = tokio::spawn(async move { out.flush(PATIENCE).await });
@@ -147,8 +158,12 @@ fn say(out: &Out, number: u64, report: &Report) -> bool {
 /// What is in the room.
 struct Floor {
     engine: Engine,
+    program: Program,
     out: Arc<Out>,
     seats: HashMap<u64, Arc<Seated>>,
+    mappings: Vec<Weak<Mapping>>,
+    /// Lets go of what only the start of plugins needed.
+    settling: Option<JoinHandle<()>>,
     instances: HashMap<u64, Running>,
 }
 
@@ -200,6 +215,9 @@ impl Floor {
         let file = file.ok_or_else(|| NotLoaded::Stale("no file came with the component".to_owned()))?;
         let code = Code::new(&self.engine, &File::from(file), load.length)
             .map_err(|e| NotLoaded::Stale(chain(&e)))?;
+        self.mappings.retain(|mapping| mapping.strong_count() > 0);
+        self.mappings.push(Arc::downgrade(&code.mapping));
+        self.settle();
         let capabilities = load.capabilities().ok_or_else(|| {
             NotLoaded::Unlinkable("the agent names an interface that is not known here".to_owned())
         })?;
@@ -207,6 +225,19 @@ impl Floor {
             .map_err(|e| NotLoaded::Unlinkable(chain(&e)))?;
         self.seats.insert(seat, Arc::new(Seated { linked, bounds: load.bounds.clone() }));
         Ok(())
+    }
+
+    /// A while after the last load.
+    fn settle(&mut self) {
+        let (program, mappings) = (self.program.clone(), self.mappings.clone());
+        let settling = tokio::spawn(async move {
+            tokio::time::sleep(SETTLED_AFTER).await;
+            mappings.iter().filter_map(Weak::upgrade).for_each(|mapping| mapping.let_go());
+            program.let_go();
+        });
+        if let Some(before) = self.settling.replace(settling) {
+            before.abort();
+        }
     }
 
     fn make(&mut self, number: u64, seated: Arc<Seated>) {
