@@ -131,6 +131,9 @@ pub fn plugin_table(answer: &serde_json::Value, now_ms: i64) -> String {
                 let _ = writeln!(out, "    {line}");
             }
         }
+        if line["rolled_out"] == true {
+            let _ = writeln!(out, "    rolled out by the aggregator");
+        }
         if line["previous"].is_object() {
             let back = if line["rolled_back"] == true { "rolled back; " } else { "" };
             let (version, digest) = (text(&line["previous"]["version"]), short(&line["previous"]["digest"]));

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod lines;
 pub mod logs;
 pub mod notify;
+pub mod offers;
 mod own;
 pub mod schedule;
 pub mod shelf;

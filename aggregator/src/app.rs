@@ -38,6 +38,7 @@ use crate::limiter::FailureLimiter;
 use crate::log::{Log, LogOptions};
 use crate::logs::LogStore;
 use crate::logs::forward::{ForwardError, Forwarder, Target};
+use crate::rollout::{RolloutError, Rollouts};
 use crate::store::{Store, StoreOptions};
 use crate::telemetry::{LogLevel, TelemetryError};
 use crate::transport::{
@@ -87,6 +88,8 @@ pub enum AppError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Actions(#[from] StoreError),
+    #[error(transparent)]
+    Rollouts(#[from] RolloutError),
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]
@@ -212,6 +215,9 @@ impl App {
         let actions = open_actions(&config, &clock).await?;
         actions.connect(ingest.clone());
         ingest.set_actions(actions.clone());
+        let rollouts = open_rollouts(&config, &clock, Arc::clone(actions.audit())).await?;
+        rollouts.connect(ingest.clone());
+        ingest.set_rollouts(rollouts.clone());
         let enrolment = EnrolmentService::new(Arc::clone(&registry), mode.clone(), Arc::clone(&limiter));
 
         let uplink_gate = Gate::new(GateOptions {
@@ -233,6 +239,7 @@ impl App {
             events,
             logs: http::Logs::new(logs, &config.logs),
             actions,
+            rollouts,
             mode,
             advertised: config.advertised(),
             metrics,
@@ -291,6 +298,7 @@ impl App {
             tasks.spawn(forwarder.run(drain.clone()));
         }
         tasks.spawn(Arc::clone(&api.actions).run(drain.clone()));
+        tasks.spawn(Arc::clone(&api.rollouts).run(drain.clone()));
         api.ready.store(true, Ordering::Release);
         tracing::info!(
             uplink = %self.uplink_address,
@@ -373,6 +381,12 @@ async fn open_actions(config: &Config, clock: &Clock) -> Result<Arc<Actions>, Ap
         Ok(Actions::open(&dir, audit, options)?)
     })
     .await
+}
+
+/// What is rolled out to the fleet.
+async fn open_rollouts(config: &Config, clock: &Clock, audit: Arc<Audit>) -> Result<Arc<Rollouts>, AppError> {
+    let (dir, settings, clock) = (config.state_dir.clone(), config.rollout.clone(), clock.clone());
+    blocking(move || Ok(Rollouts::open(&dir, settings, audit, clock)?)).await
 }
 
 /// The store of log lines, and what sends them on where that is configured.

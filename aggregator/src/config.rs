@@ -26,6 +26,7 @@ pub struct Config {
     pub events: Events,
     pub logs: Logs,
     pub actions: Actions,
+    pub rollout: Rollout,
     pub log: Log,
 }
 
@@ -115,6 +116,34 @@ pub struct Actions {
     pub plan_ttl: Duration,
 }
 
+/// Where plugins for the fleet come from, and whom they are trusted from.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollout {
+    /// Judges what is pulled; where there is no such file nobody is trusted.
+    pub policy: PathBuf,
+    /// Nodes that fetch and try at a time, of one rollout.
+    pub max_in_flight: usize,
+    /// On disk, the plugins of all rollouts that go on.
+    pub max_size: ByteSize,
+    /// Those that plugins are pulled from; no other is asked.
+    pub registries: Vec<Registry>,
+}
+
+/// An OCI registry.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// With its port where it has one: what stands before the first slash of a reference.
+    pub host: String,
+    pub username: Option<String>,
+    pub password_file: Option<PathBuf>,
+    /// Its CA, PEM.
+    pub authorities: Option<PathBuf>,
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
 /// Another Loki that gets everything too.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -184,6 +213,7 @@ impl Default for Config {
             events: Events::default(),
             logs: Logs::default(),
             actions: Actions::default(),
+            rollout: Rollout::default(),
             log: Log::default(),
         }
     }
@@ -192,6 +222,17 @@ impl Default for Config {
 impl Default for Actions {
     fn default() -> Self {
         Self { max_running: 4, per_hour: 60, max_nodes_percent: 10, plan_ttl: Duration::from_secs(900) }
+    }
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            policy: "/etc/picket/rollout-policy.toml".into(),
+            max_in_flight: 20,
+            max_size: ByteSize::gib(1),
+            registries: Vec::new(),
+        }
     }
 }
 
@@ -367,6 +408,7 @@ impl Config {
             return invalid("events.max_count", "must be at least 1");
         }
         self.check_logs()?;
+        self.check_rollout()?;
         for (key, value, most) in [
             ("actions.max_running", self.actions.max_running, 10_000),
             ("actions.per_hour", self.actions.per_hour, 1_000_000),
@@ -387,6 +429,28 @@ impl Config {
 }
 
 impl Config {
+    fn check_rollout(&self) -> Result<(), ConfigError> {
+        let invalid = |key, message: &str| Err(ConfigError::Invalid { key, message: message.to_owned() });
+        if !(1..=1000).contains(&self.rollout.max_in_flight) {
+            return invalid("rollout.max_in_flight", "must lie between 1 and 1000");
+        }
+        if self.rollout.max_size < ByteSize::mib(64) {
+            return invalid("rollout.max_size", "must be at least 64MiB, the size of the largest plugin");
+        }
+        for (i, registry) in self.rollout.registries.iter().enumerate() {
+            if registry.host.is_empty() || registry.host.contains(['/', ' ']) {
+                return invalid("rollout.registries.host", &format!("{:?} is no host", registry.host));
+            }
+            if self.rollout.registries.iter().skip(i + 1).any(|other| other.host == registry.host) {
+                return invalid("rollout.registries.host", &format!("{:?} is there twice", registry.host));
+            }
+            if registry.username.is_some() != registry.password_file.is_some() {
+                return invalid("rollout.registries", "`username` and `password_file` belong together");
+            }
+        }
+        Ok(())
+    }
+
     fn check_logs(&self) -> Result<(), ConfigError> {
         let invalid = |key, message: &str| Err(ConfigError::Invalid { key, message: message.to_owned() });
         if self.logs.max_size < ByteSize::mib(32) {
@@ -516,6 +580,12 @@ mod tests {
             ("[logs]\nmax_agee = '1d'", "unknown key `logs.max_agee`; did you mean `logs.max_age`?"),
             ("[logs.forward]\ntenant = 'a'", "logs.forward.url"),
             ("[logs.forward]\nurl = 'https://l'\nusername = 'u'", "belong together"),
+            ("[rollout]\nmax_in_flight = 0", "rollout.max_in_flight"),
+            ("[rollout]\nmax_size = '1MiB'", "rollout.max_size"),
+            ("[rollout]\npolcy = '/x'", "unknown key `rollout.polcy`; did you mean `rollout.policy`?"),
+            ("[[rollout.registries]]\nhost = 'a/b'", "is no host"),
+            ("[[rollout.registries]]\nhost = 'a'\n[[rollout.registries]]\nhost = 'a'", "twice"),
+            ("[[rollout.registries]]\nhost = 'a'\nusername = 'u'", "belong together"),
             ("[log]\nlevel = 'a=b=c'", "log filter"),
             ("state_dir = [", "a.toml"),
         ] {

@@ -2,7 +2,7 @@
 //! and answers people over an HTTP API.
 //!
 //! The way of the data: `transport` (TLS) → `ingest` (dedupe) → `log` (durable) → `store` (latest values) →
-//! `http` (exposition, API). Log lines go from `ingest` into `logs` and come out by `http` as Loki tells them. `identity` says who may speak at all: node certificates, enrolment and API tokens.
+//! `http` (exposition, API). Plugins go the other way, from a registry through `rollout` to the nodes. Log lines go from `ingest` into `logs` and come out by `http` as Loki tells them. `identity` says who may speak at all: node certificates, enrolment and API tokens.
 
 pub mod actions;
 pub mod app;
@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod limiter;
 pub mod log;
 pub mod logs;
+pub mod rollout;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

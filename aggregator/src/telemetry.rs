@@ -63,6 +63,7 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     crate::log::describe_metrics();
     crate::logs::describe_metrics();
     crate::ingest::describe_metrics();
+    crate::rollout::describe_metrics();
     Ok(handle)
 }
 

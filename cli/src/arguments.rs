@@ -49,7 +49,11 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the nodes.
-    Nodes,
+    Nodes {
+        /// With the plugins of each: version, digest, state.
+        #[arg(long)]
+        plugins: bool,
+    },
     /// One node.
     Node {
         #[command(subcommand)]
@@ -92,7 +96,7 @@ pub enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// Plugin files: what they need, who vouches for them.
+    /// Plugin files: what they need, who vouches for them; and their way onto the fleet.
     Plugin {
         #[command(subcommand)]
         command: PluginCommand,
@@ -263,6 +267,19 @@ mod tests {
             ("plugin push a.wasm", false),
             ("plugin pull h/r:1 --into /x --username u --password-file f", true),
             ("plugin pull h/r:1 --username u", false),
+            (
+                "plugin rollout h/r:1 --name count --selector rack=r1 --selector gpu!=h100 --stages 1,10%,all --soak 5m",
+                true,
+            ),
+            ("plugin rollout h/r:1", false),
+            ("plugin rollout h/r:1 --name count --soak ever", false),
+            ("plugin status", true),
+            ("plugin status count --output json", true),
+            ("plugin rollback", false),
+            ("plugin rollback count", true),
+            ("plugin pause count --reason lunch", true),
+            ("plugin resume count", true),
+            ("nodes --plugins", true),
             ("plugin verify a.wasm", false),
             ("plugin verify a.wasm --key k.pub --as other", true),
             ("plugin verify a.wasm --key k.pub --policy p.toml", false),

@@ -44,6 +44,8 @@ enum Error {
     Usage(&'static str),
     #[error(transparent)]
     Audit(#[from] audit::Broken),
+    #[error("nothing was rolled out as {0}; see `picket plugin status`")]
+    NoRollout(String),
     #[error("the action ended as {0}: {1}")]
     Action(String, String),
     #[error("the aggregator is not ready: {0}")]
@@ -73,7 +75,9 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     if let Command::Audit { command: AuditCommand::Verify { file: Some(file), head } } = &arguments.command {
         return audit::verify_file(arguments.output, file, head.as_deref());
     }
-    if let Command::Plugin { command } = &arguments.command {
+    if let Command::Plugin { command } = &arguments.command
+        && !command.is_of_the_fleet()
+    {
         let runtime = runtime()?;
         return runtime.block_on(plugin::run(arguments.output, command));
     }
@@ -83,7 +87,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let output = arguments.output;
     runtime.block_on(async {
         match arguments.command {
-            Command::Nodes => commands::nodes::list(&client, output).await,
+            Command::Nodes { plugins } => commands::nodes::list(&client, output, plugins).await,
             Command::Node { command } => match command {
                 NodeCommand::Show { node } => commands::nodes::show(&client, output, &node).await,
                 NodeCommand::Revoke { node } => commands::nodes::revoke(&client, output, &node).await,
@@ -98,7 +102,8 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             Command::Action { command } => action::run(&client, output, command).await,
             Command::Audit { command } => audit::run(&client, output, command).await,
             Command::Status => commands::status::show(&client, output).await,
-            Command::Plugin { .. } | Command::Enroll { .. } => Ok(()),
+            Command::Plugin { command } => plugin::run_on_fleet(&client, output, &command).await,
+            Command::Enroll { .. } => Ok(()),
         }
     })
 }

@@ -16,6 +16,7 @@ mod identity;
 mod litellm;
 mod logstore;
 mod peers;
+mod rollout;
 mod scenario;
 mod shipper;
 mod slurm;

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::{
-    AgentBuilder, Api, Daemon, Keys, Test, binary, eventually, free_port, picket, plugin_of, plugins, quoted,
-    run, run_program_with, signature,
+    AgentBuilder, Keys, Registry, Test, binary, picket, plugin_of, plugins, quoted, run, run_program_with,
+    signature,
 };
 use serde_json::{Value, json};
 
@@ -218,29 +218,11 @@ fn the_command_line_tells_what_a_file_is() {
     });
 }
 
-/// A registry of its own, on this machine.
-async fn registry(test: &Test, program: &Path) -> Result<(Daemon, String)> {
-    let port = free_port()?;
-    let (config, store) = (test.folder().join("registry.yml"), test.folder().join("registry"));
-    std::fs::write(
-        &config,
-        format!(
-            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
-            quoted(&store)
-        ),
-    )?;
-    let daemon = Daemon::start(test, "registry", Command::new(program).arg("serve").arg(&config))?;
-    let host = format!("127.0.0.1:{port}");
-    let api = Api::new(&format!("http://{host}"), None, None)?;
-    eventually("the registry answers", || async { api.text("/v2/").await.map(drop) }).await?;
-    Ok((daemon, host))
-}
-
 #[test]
 fn a_plugin_goes_through_a_registry_and_is_the_same_afterwards() {
     run(async |test: &Test| {
-        let Some(program) = test.part("docker-registry") else { return Ok(()) };
-        let (_daemon, host) = registry(test, &program).await?;
+        let Some(registry) = Registry::start(test).await? else { return Ok(()) };
+        let host = registry.host();
         let file = test.folder().join("work.wasm");
         std::fs::write(&file, plugin_of("count.wasm", "count", "1.2.3")?)?;
         let keys = Keys::new(test.folder(), "ours").await?;
@@ -272,7 +254,7 @@ fn a_plugin_goes_through_a_registry_and_is_the_same_afterwards() {
         refuses(&["plugin", "pull", &place, "--into", &into], &["127.0.0.1"]).await?;
 
         // A layer that was changed where it lies.
-        let blobs = test.folder().join("registry/docker/registry/v2/blobs/sha256");
+        let blobs = registry.store().join("docker/registry/v2/blobs/sha256");
         let digest = run_program_with(Command::new("sha256sum").arg(&file)).await?.ok()?;
         let digest = digest.split(' ').next().unwrap_or_default();
         let blob = blobs.join(digest.get(..2).context("no digest")?).join(digest).join("data");

@@ -20,6 +20,7 @@ use picket_agent_host::{Host, HostError, HostOptions, PluginError, Program, SETT
 use picket_agent_services::{ServiceLimits, Services, ServicesError, ServicesOptions, kmsg, nvml};
 use picket_agent_spool::Spool;
 use picket_proto::model::{LOG_LIFE, PluginId};
+use picket_proto::v1;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -36,6 +37,7 @@ use crate::health::Health;
 use crate::http;
 use crate::lines::Lines;
 use crate::logs::LogHandle;
+use crate::offers::Offers;
 use crate::own::Own;
 use crate::schedule::{self, HostLoader, Planned, Schedule, ScheduleOptions, SourceSpec};
 use crate::shelf::{self, Shelf};
@@ -91,6 +93,7 @@ pub struct App {
     health: Arc<Health>,
     own: Own,
     watcher: Watcher,
+    shelf: Arc<Shelf>,
     trust: Arc<Trust>,
     /// What the watcher looks at.
     plugin_dir: Arc<std::sync::Mutex<PathBuf>>,
@@ -193,7 +196,7 @@ impl App {
         let plugin_dir = Arc::new(std::sync::Mutex::new(config.plugin_dir.clone()));
         let watcher = Watcher {
             schedule: schedule.clone(),
-            shelf,
+            shelf: shelf.clone(),
             folder: plugin_dir.clone(),
             state_dir: config.state_dir.clone(),
         };
@@ -209,6 +212,7 @@ impl App {
             health,
             own,
             watcher,
+            shelf,
             trust,
             plugin_dir,
             api,
@@ -242,6 +246,10 @@ impl App {
         let (uplink, commands) = match (&self.health.spool, &self.health.uplink) {
             (Some(spool), Some(status)) => {
                 let (sender, receiver) = mpsc::channel(COMMANDS);
+                let grants = self.schedule.board().grants();
+                let (offers, central) = Offers::new(self.schedule.clone(), self.shelf.clone(), grants);
+                // Ends with the plugins: what is under way goes on where it was.
+                tokio::spawn(offers.run(stop.watch.clone()));
                 let task = uplink::spawn(uplink::UplinkOptions {
                     config: self.config.uplink.clone(),
                     state_dir: self.config.state_dir.clone(),
@@ -251,6 +259,8 @@ impl App {
                     plugins: self.schedule.board().subscribe(),
                     actions: self.actions.subscribe(),
                     commands: sender,
+                    central,
+                    labels: labels(&self.config),
                     shutdown: stop.uplink.clone(),
                     status: status.clone(),
                 });
@@ -391,6 +401,11 @@ fn plan_actions(config: &Config) -> Vec<ActionPlanned> {
         Some(ActionPlanned { spec: spec(config, id, plugin), rules })
     })
     .collect()
+}
+
+fn labels(config: &Config) -> Vec<v1::Label> {
+    let pairs = config.node.labels.iter();
+    pairs.map(|(name, value)| v1::Label { name: name.clone(), value: value.clone() }).collect()
 }
 
 /// Where it is written down what is done to this node.

@@ -70,6 +70,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("kmsg", old.kmsg != new.kmsg),
         ("worker", old.worker != new.worker),
         ("actions", old.actions != new.actions),
+        ("node", old.node != new.node),
         ("http", old.http != new.http),
         ("uplink", old.uplink != new.uplink),
         ("spool", old.spool != new.spool),

@@ -1,5 +1,6 @@
 //! Finds the files, merges them and reads the result.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::reader::{Reader, Table};
 use super::values::format_duration;
 use super::{
     Actions, ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, Logs, MAX_INTERVAL, MIN_INTERVAL,
-    Nvml, OWN_ID, Plugin, Problem, Spool, Trust, Uplink, Worker,
+    Node, Nvml, OWN_ID, Plugin, Problem, Spool, Trust, Uplink, Worker,
 };
 
 /// The smallest spool that holds a useful part of an hour.
@@ -161,6 +162,7 @@ fn read(mut root: Table<'_>, policy: &Path) -> Config {
         cache_dir: root.path("cache_dir").unwrap_or_else(|| "/var/cache/picket-agent".into()),
         plugin_dir: root.path("plugin_dir").unwrap_or_else(|| "/usr/lib/picket/plugins".into()),
         compiler: root.path("compiler"),
+        node: node(root.table("node")),
         http: http(root.table("http")),
         uplink: uplink(root.table("uplink")),
         spool: spool(root.table("spool"), MIN_SPOOL),
@@ -180,6 +182,38 @@ fn read(mut root: Table<'_>, policy: &Path) -> Config {
     }
     root.finish();
     config
+}
+
+/// Labels of one node.
+const MAX_LABELS: usize = 32;
+const MAX_LABEL: usize = 253;
+
+fn node(mut table: Table<'_>) -> Node {
+    let labels = table.read("labels", |value| {
+        let Value::Dict(_, dict) = value else {
+            return Err(format!("must be a table, as {{ rack = \"r1\" }}, not {}", value.to_actual()));
+        };
+        if dict.len() > MAX_LABELS {
+            return Err(format!("there are {} labels; {MAX_LABELS} are allowed", dict.len()));
+        }
+        dict.iter().map(|(name, value)| label(name, value)).collect::<Result<BTreeMap<_, _>, _>>()
+    });
+    table.finish();
+    Node { labels: labels.unwrap_or_default() }
+}
+
+fn label(name: &str, value: &Value) -> Result<(String, String), String> {
+    picket_proto::model::check_label_name(name).map_err(|error| error.to_string())?;
+    if name == "node" {
+        return Err("node is the node's own name, which its certificate says; choose another name".to_owned());
+    }
+    match value.as_str() {
+        Some(text) if text.chars().any(char::is_control) || name.len().max(text.len()) > MAX_LABEL => {
+            Err(format!("the label {name} is longer than {MAX_LABEL} bytes, or has a control character"))
+        }
+        Some(text) => Ok((name.to_owned(), text.to_owned())),
+        None => Err(format!("the label {name} must be a text, as {name} = \"r1\"")),
+    }
 }
 
 fn http(mut table: Table<'_>) -> Http {

@@ -48,6 +48,7 @@ pub struct Config {
     /// The `picket-compile` binary; none: the one beside the agent's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compiler: Option<PathBuf>,
+    pub node: Node,
     pub http: Http,
     pub uplink: Uplink,
     pub spool: Spool,
@@ -59,6 +60,13 @@ pub struct Config {
     pub actions: Actions,
     pub trust: Trust,
     pub plugins: BTreeMap<PluginId, Plugin>,
+}
+
+/// What this node is called by its operator.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Node {
+    /// Told to the aggregator, where nodes are chosen by them.
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

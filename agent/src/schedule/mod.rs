@@ -7,6 +7,7 @@ mod status;
 mod task;
 mod ticker;
 mod trial;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -154,7 +155,7 @@ impl Schedule {
             seen: receiver,
             stamp: Stamp::default(),
             revision: 0,
-            wish: None,
+            waiting: None,
             clock: self.options.clock.clone(),
             board: self.board.clone(),
             sink: self.options.collector.sink(id.clone(), task::stale_after(interval)),
@@ -239,6 +240,28 @@ impl Schedule {
         let ended = |_| format!("the plugin {id} is stopped");
         mailbox.send(Request::Wish { wish, reply }).await.map_err(|e| ended(e.to_string()))?;
         answer.await.map_err(|e| ended(e.to_string()))?
+    }
+
+    /// Runs this version of a plugin, which the shelf has; none: what lies in the plugin folder, if anything does.
+    ///
+    /// # Errors
+    /// Why not; what ran before runs on.
+    pub async fn take(&self, id: &PluginId, digest: Option<String>) -> Result<(), RefusedVersion> {
+        let gone = || RefusedVersion {
+            code: "PKT-0102".to_owned(),
+            reason: format!("no source plugin {id} is configured on this node, or it is disabled"),
+            ..RefusedVersion::default()
+        };
+        loop {
+            let mailbox = self.tasks.lock().await.get(id).map(|handle| handle.mailbox.clone());
+            let (reply, answer) = oneshot::channel();
+            let request = Request::Take { digest: digest.clone(), reply };
+            mailbox.ok_or_else(gone)?.send(request).await.map_err(|_| gone())?;
+            // Unanswered: a reload or an operator's wish came between, and this is still wanted.
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
     }
 
     /// Ends all tasks, each after the collect that is under way; those that take longer than `within` are cut off.

@@ -64,6 +64,8 @@ pub struct PluginStatus {
     pub previous: Option<Version>,
     /// It was rolled back to: what lies in the plugin folder is another version.
     pub rolled_back: bool,
+    /// It came by way of the aggregator, and what lies in the plugin folder is another version, or nothing.
+    pub rolled_out: bool,
     /// What lies in the plugin folder and was not taken; a former version may run on.
     pub refused: Option<RefusedVersion>,
     pub swaps: Swaps,
@@ -150,6 +152,7 @@ pub struct StatusBoard {
     strays: Arc<Mutex<Vec<Stray>>>,
     permits: Arc<Mutex<BTreeMap<PluginId, Permit>>>,
     published: watch::Sender<Vec<v1::PluginState>>,
+    granted: watch::Sender<v1::GrantReport>,
 }
 
 impl Default for StatusBoard {
@@ -159,6 +162,7 @@ impl Default for StatusBoard {
             strays: Arc::default(),
             permits: Arc::default(),
             published: watch::Sender::new(Vec::new()),
+            granted: watch::Sender::default(),
         }
     }
 }
@@ -180,6 +184,8 @@ impl StatusBoard {
     pub(crate) fn permit(&self, id: &PluginId, needs: Vec<Need>, grants: Vec<Scope>) {
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
         permits.insert(id.clone(), Permit { needs, grants });
+        drop(permits);
+        self.publish_grants();
     }
 
     /// Files that no plugin of the configuration names.
@@ -196,17 +202,28 @@ impl StatusBoard {
         self.published.subscribe()
     }
 
+    /// Who may do what, as the aggregator is to hear of it.
+    pub fn grants(&self) -> watch::Receiver<v1::GrantReport> {
+        self.granted.subscribe()
+    }
+
     /// Changes a plugin's line; a new plugin begins with an empty one.
     pub(crate) fn update(&self, id: &PluginId, change: impl FnOnce(&mut PluginStatus)) {
-        let states = {
+        let (states, regrant) = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             let line = lines
                 .entry(id.clone())
                 .or_insert_with(|| PluginStatus { id: id.as_str().to_owned(), ..PluginStatus::default() });
+            let before = who(line);
             change(line);
-            wire(&lines)
+            let regrant = who(line) != before;
+            (wire(&lines), regrant)
         };
         self.publish(states);
+        // Most changes are a collect's, which permits nothing.
+        if regrant {
+            self.publish_grants();
+        }
     }
 
     pub(crate) fn remove(&self, id: &PluginId) {
@@ -217,6 +234,32 @@ impl StatusBoard {
             wire(&lines)
         };
         self.publish(states);
+        self.publish_grants();
+    }
+
+    fn publish_grants(&self) {
+        let permits = self.permits();
+        let plugins = self.all().into_iter().map(|line| {
+            let permit = permits.iter().find(|(id, _)| id.as_str() == line.id).map(|(_, permit)| permit);
+            let list = |json: Option<String>| json.unwrap_or_else(|| "[]".to_owned());
+            v1::PluginGrants {
+                needs_json: list(permit.and_then(|permit| serde_json::to_string(&permit.needs).ok())),
+                grants_json: list(permit.and_then(|permit| serde_json::to_string(&permit.grants).ok())),
+                id: line.id,
+                version: line.version,
+                digest: line.digest,
+                signed_by: line.signed_by,
+                state: line.state.word().to_owned(),
+            }
+        });
+        let report = v1::GrantReport { plugins: plugins.collect() };
+        self.granted.send_if_modified(|granted| {
+            let changed = *granted != report;
+            if changed {
+                *granted = report;
+            }
+            changed
+        });
     }
 
     fn publish(&self, states: Vec<v1::PluginState>) {
@@ -253,6 +296,11 @@ pub fn permits(board: &StatusBoard) -> serde_json::Value {
         })
         .collect();
     serde_json::json!({ "plugins": plugins })
+}
+
+/// What of a line tells who it is that may do something.
+fn who(line: &PluginStatus) -> (String, String, String, State) {
+    (line.digest.clone(), line.version.clone(), line.signed_by.clone(), line.state)
 }
 
 fn wire(lines: &BTreeMap<PluginId, PluginStatus>) -> Vec<v1::PluginState> {

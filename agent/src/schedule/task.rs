@@ -20,6 +20,7 @@ use super::bring::{Beside, Brought, Tried, bring};
 use super::source::{Condition, Control, ControlError, Loader, Source, SourceError, SourceSpec, Took};
 use super::status::{LastCollect, PluginStatus, RefusedVersion, State, StatusBoard};
 use super::ticker::Ticker;
+use super::waiting::{Reply, Waiting};
 use crate::clock::Clock;
 use crate::collector::PluginSink;
 use crate::shelf::{NotStaged, Shelf, Staged};
@@ -37,11 +38,14 @@ pub(super) enum Request {
     },
     Wish {
         wish: Wish,
-        reply: Reply,
+        reply: oneshot::Sender<Result<String, String>>,
+    },
+    /// Run this version, which the shelf has; none: what lies in the plugin folder.
+    Take {
+        digest: Option<String>,
+        reply: oneshot::Sender<Result<(), RefusedVersion>>,
     },
 }
-
-type Reply = oneshot::Sender<Result<String, String>>;
 
 pub(super) struct Task {
     pub loader: Arc<dyn Loader>,
@@ -51,8 +55,7 @@ pub(super) struct Task {
     /// How it looked when it was last loaded, and by which policy it was judged.
     pub stamp: Stamp,
     pub revision: u64,
-    /// Who waits for the load that is under way.
-    pub wish: Option<(Wish, Reply)>,
+    pub waiting: Option<Waiting>,
     pub clock: Arc<dyn Clock>,
     pub board: StatusBoard,
     pub sink: PluginSink,
@@ -140,15 +143,23 @@ impl Task {
                             loading = Some(self.load(running.as_ref()));
                         }
                     }
+                    Some(Request::Take { digest, reply }) => {
+                        if self.take(digest, reply).await {
+                            loading = Some(self.load(running.as_ref()));
+                        } else {
+                            loading = None;
+                            self.removed(running.take(), TAKEN_BACK);
+                        }
+                    }
                 },
                 () = changed(&mut self.seen) => {
                     let seen = *self.seen.borrow_and_update();
                     match seen {
                         Seen::Unknown => {}
-                        // One that was not there when it was loaded was refused for it.
-                        Seen::Gone if self.stamp.is_there() || running.is_some() => {
+                        // One that was not there when it was loaded was refused for it, or runs without.
+                        Seen::Gone if self.stamp.is_there() || (running.is_some() && !self.stands_alone()) => {
                             loading = None;
-                            self.removed(running.take());
+                            self.removed(running.take(), TAKEN_AWAY);
                         }
                         Seen::Gone => {}
                         Seen::There { stamp, revision } => {
@@ -198,16 +209,16 @@ impl Task {
     }
 
     /// Begins what an operator asks for; false: it is answered already.
-    async fn grant(&mut self, wish: Wish, reply: Reply) -> bool {
-        let (shelf, id) = (self.shelf.clone(), self.spec.id.clone());
+    async fn grant(&mut self, wish: Wish, reply: oneshot::Sender<Result<String, String>>) -> bool {
+        let (shelf, spec, id) = (self.shelf.clone(), self.spec.clone(), self.spec.id.clone());
         let done = tokio::task::spawn_blocking(move || match wish {
-            Wish::RollBack => shelf.roll_back(&id).map(|_| ()),
-            Wish::Release if shelf.release(&id) => Ok(()),
+            Wish::RollBack => shelf.roll_back(&spec).map(Some),
+            Wish::Release if shelf.release(&id) => Ok(None),
             Wish::Release => Err(format!("no version of {id} is quarantined")),
         });
         match done.await.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(()) => {
-                self.wish = Some((wish, reply));
+            Ok(undo) => {
+                self.waiting = Some(Waiting { undo, reply: Reply::Wish(reply) });
                 true
             }
             Err(why) => {
@@ -217,16 +228,41 @@ impl Task {
         }
     }
 
+    /// Begins with what the aggregator offers; false: nothing is to run any more.
+    async fn take(
+        &mut self,
+        digest: Option<String>,
+        reply: oneshot::Sender<Result<(), RefusedVersion>>,
+    ) -> bool {
+        let (shelf, spec) = (self.shelf.clone(), self.spec.clone());
+        let back = digest.is_none();
+        let wanted = tokio::task::spawn_blocking(move || shelf.want(&spec, digest.as_deref()));
+        let undo = wanted.await.unwrap_or_default();
+        if back && !Stamp::of(&self.spec.file).is_there() {
+            let _ = reply.send(Ok(()));
+            return false;
+        }
+        self.waiting = Some(Waiting { undo: Some(undo), reply: Reply::Take(reply) });
+        true
+    }
+
+    /// What a rollout brought runs though no file lies in the folder.
+    fn stands_alone(&self) -> bool {
+        self.shelf.stands_alone(&self.spec.id).is_some()
+    }
+
     /// Takes what was brought up where it was, else keeps what runs, and says which.
     async fn settle(&mut self, old: Option<Running>, brought: Brought) -> Option<Running> {
-        let wish = self.wish.take();
-        let (running, answer) = match brought {
+        let waiting = self.waiting.take();
+        let mut refusal_told = None;
+        let (running, said) = match brought {
             Brought::New { tried, refused } => {
                 self.refused = refused.is_some();
+                refusal_told = refused.as_ref().map(refusal);
                 let running = self.swap(old, *tried, refused).await;
                 let now = &running.staged.version;
                 let said = format!("{} {} (sha256 {}) runs", self.spec.id, now.version, now.digest);
-                (Some(running), Ok(said))
+                (Some(running), said)
             }
             Brought::Same(staged) => {
                 self.refused = false;
@@ -239,20 +275,24 @@ impl Task {
                     }
                 });
                 let running = old.map(|old| Running { staged: *staged, ..old });
-                (running, Ok(format!("{} {} runs already", self.spec.id, version.version)))
+                (running, format!("{} {} runs already", self.spec.id, version.version))
             }
             Brought::Refused { refused, stop } => {
                 self.refused = true;
-                let why = format!("{} {}", refused.error.code, refused.error.message);
-                if matches!(wish, Some((Wish::RollBack, _))) {
-                    self.shelf.unpin(&self.spec.id);
-                }
-                (self.keep(old, refused, stop), Err(why))
+                refusal_told = Some(refusal(&refused));
+                (self.keep(old, refused, stop), String::new())
             }
         };
-        if let Some((_, reply)) = wish {
-            // The asker may have gone.
-            let _ = reply.send(answer);
+        if let Some(Waiting { undo, reply }) = waiting {
+            if let Some(undo) = undo.filter(|_| refusal_told.is_some()) {
+                let (shelf, id) = (self.shelf.clone(), self.spec.id.clone());
+                // Written down before it is answered.
+                let _ = tokio::task::spawn_blocking(move || shelf.restore(&id, undo)).await;
+            }
+            reply.send(match &refusal_told {
+                None => Ok(said),
+                Some(told) => Err(told),
+            });
         }
         running
     }
@@ -329,7 +369,8 @@ impl Task {
         self.update(|line| {
             line.signed_by.clone_from(&staged.version.signed_by);
             line.previous = record.previous;
-            line.rolled_back = record.pin.is_some();
+            line.rolled_back = record.pin.as_ref().is_some_and(|pin| !pin.central);
+            line.rolled_out = record.pin.is_some_and(|pin| pin.central);
         });
     }
 
@@ -364,19 +405,19 @@ impl Task {
         self.sink.count_error(error.reason, || format!("{} {}", error.code, error.message));
     }
 
-    /// The file is no longer there.
-    fn removed(&mut self, running: Option<Running>) {
+    /// Nothing is there to be run.
+    fn removed(&mut self, running: Option<Running>, why: &str) {
         self.stamp = Stamp::default();
         drop(running);
         self.sink.end();
         let file = self.spec.file.display().to_string();
-        tracing::info!(plugin = %self.spec.id, file, "plugin stopped: its file was taken away");
+        tracing::info!(plugin = %self.spec.id, file, "plugin stopped: {why}");
         self.update(|line| {
             line.state = State::Removed;
-            line.reason =
-                format!("{file} was taken away; put it back, or take the plugin out of the configuration");
+            line.reason = format!("{file}: {why}; put it there, or take the plugin out of the configuration");
             line.code.clear();
             line.refused = None;
+            line.rolled_out = false;
             line.series = 0;
         });
     }
@@ -405,11 +446,12 @@ impl Task {
         if condition.enterable {
             self.sink.start(timestamp_ms);
             let mut seen = self.seen.clone();
+            let has_file = self.stamp.is_there();
             let collected: Result<Took, SourceError> = tokio::select! {
                 biased;
                 collected = running.source.collect(&mut self.sink) => collected,
                 // Dropped midway, the call ends with its instance.
-                () = gone(&mut seen) => {
+                () = gone(&mut seen), if has_file => {
                     self.sink.commit(false);
                     return;
                 }
@@ -495,6 +537,9 @@ impl Task {
         });
     }
 }
+
+const TAKEN_AWAY: &str = "the file was taken away";
+const TAKEN_BACK: &str = "what a rollout brought was taken back, and there is no file";
 
 /// The code of what is not tried again.
 const QUARANTINED: &str = "PKT-0081";

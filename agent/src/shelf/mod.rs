@@ -21,7 +21,7 @@ use picket_proto::model::PluginId;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-pub use records::Record;
+pub use records::{Pin, Record};
 
 use crate::schedule::{SourceError, SourceSpec};
 use crate::trust::Trust;
@@ -112,7 +112,17 @@ impl Shelf {
     pub fn stage(&self, spec: &SourceSpec, which: &Which) -> Result<Staged, NotStaged> {
         match which {
             Which::Wanted => {
-                let (bytes, evidence) = read(&spec.file, true)?;
+                let (bytes, evidence) = match read(&spec.file, true) {
+                    Ok(read) => read,
+                    Err(no) => {
+                        // What a rollout brought needs no file in the folder.
+                        let alone = if is_gone(&spec.file) { self.stands_alone(&spec.id) } else { None };
+                        return match alone {
+                            Some(digest) => self.stage(spec, &Which::Kept(digest)),
+                            None => Err(no),
+                        };
+                    }
+                };
                 let digest = Digest::of(&bytes).to_string();
                 self.seen().insert(spec.id.clone(), digest.clone());
                 // Before the match: its guard would be held to the end of it.
@@ -190,27 +200,81 @@ impl Shelf {
         self.records().release(id)
     }
 
-    /// From now on the version before is wanted, until another file lies in the plugin folder.
+    /// From now on the version before is wanted, until another file lies in the plugin folder. Gives the pin that was.
     ///
     /// # Errors
     /// There is none.
-    pub fn roll_back(&self, id: &PluginId) -> Result<Version, String> {
-        let seen = self.seen().get(id).cloned();
+    pub fn roll_back(&self, spec: &SourceSpec) -> Result<Option<Pin>, String> {
+        let id = &spec.id;
+        let over = self.over(spec);
         let mut records = self.records();
-        let previous = records.of(id).previous;
-        match (previous, seen) {
-            (Some(previous), Some(seen)) => {
-                records.pin(id, &previous.digest, &seen);
-                Ok(previous)
-            }
-            (None, _) => Err(format!("no version of {id} from before the running one is kept")),
-            (_, None) => Err(format!("the file of {id} is not there; there is nothing to roll back")),
+        let Some(previous) = records.of(id).previous else {
+            return Err(format!("no version of {id} from before the running one is kept"));
+        };
+        match over {
+            Some(over) => Ok(records.pin(id, Some(Pin { digest: previous.digest, over, central: false }))),
+            None => Err(format!("the file of {id} was never read; there is nothing to roll back")),
         }
     }
 
-    /// What lies in the plugin folder is wanted again.
-    pub fn unpin(&self, id: &PluginId) {
-        self.records().unpin(id);
+    /// From now on this version is wanted, as the aggregator offers it, until another file lies in the plugin folder; none:
+    /// what lies there is. Gives the pin that was.
+    pub fn want(&self, spec: &SourceSpec, digest: Option<&str>) -> Option<Pin> {
+        let over = self.over(spec).unwrap_or_default();
+        let pin = digest.map(|digest| Pin { digest: digest.to_owned(), over, central: true });
+        self.records().pin(&spec.id, pin)
+    }
+
+    /// The pin that was is in force again.
+    pub fn restore(&self, id: &PluginId, pin: Option<Pin>) {
+        self.records().pin(id, pin);
+    }
+
+    /// What runs though no file lies in the plugin folder, because a rollout brought it.
+    pub fn stands_alone(&self, id: &PluginId) -> Option<String> {
+        self.records().pinned(id, "")
+    }
+
+    /// The digest of what lies in the plugin folder; empty: nothing does. None: it was not read yet.
+    fn over(&self, spec: &SourceSpec) -> Option<String> {
+        if is_gone(&spec.file) { Some(String::new()) } else { self.seen().get(&spec.id).cloned() }
+    }
+
+    /// Whether this version lies in the plugin folder.
+    pub fn lies(&self, id: &PluginId, digest: &str) -> bool {
+        self.seen().get(id).is_some_and(|seen| seen == digest)
+    }
+
+    /// A version that is kept. Blocks on the disk.
+    pub fn kept(&self, digest: &str) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(self.file(digest)).ok()?;
+        (Digest::of(&bytes).to_string() == digest).then_some(bytes)
+    }
+
+    /// Judges what was brought and keeps it, for as long as what is given is held. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`NotStaged`], for the operator.
+    pub fn receive(&self, id: &PluginId, bytes: &[u8], evidence: &Evidence) -> Result<Arc<()>, NotStaged> {
+        let digest = Digest::of(bytes).to_string();
+        // By the policy as it is now, not as it was at the last look.
+        self.trust.refresh();
+        self.trust.judge(id, bytes, evidence).map_err(|error| NotStaged {
+            digest: digest.clone(),
+            version: String::new(),
+            error,
+        })?;
+        let hold = self.hold(&digest);
+        self.keep(&digest, bytes, evidence).map_err(|error| {
+            let what = format!("{} can't be written: {error}", self.folder.display());
+            refused(&digest, "PKT-0019", what, "host")
+        })?;
+        Ok(hold)
+    }
+
+    /// Where what is being brought is put together.
+    pub fn incoming(&self) -> PathBuf {
+        self.folder.join("incoming")
     }
 
     pub fn record(&self, id: &PluginId) -> Record {
@@ -347,8 +411,12 @@ fn read(path: &Path, foreign: bool) -> Result<(Vec<u8>, Evidence), NotStaged> {
     Ok((bytes, evidence))
 }
 
+fn is_gone(file: &Path) -> bool {
+    matches!(file.symlink_metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// A folder that this user alone may enter, made where it is not there.
-fn own_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn own_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let meta = std::fs::symlink_metadata(folder)?;
     if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {

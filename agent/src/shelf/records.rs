@@ -19,7 +19,7 @@ pub struct Record {
     pub current: Option<Version>,
     /// The one that ran before it.
     pub previous: Option<Version>,
-    /// What was rolled back to.
+    /// What was rolled back to, or was brought by a rollout.
     pub pin: Option<Pin>,
     quarantined: Vec<Quarantined>,
 }
@@ -29,8 +29,11 @@ pub struct Record {
 pub struct Pin {
     /// What runs.
     pub digest: String,
-    /// What lies in the folder.
+    /// What lies in the folder; empty: nothing does.
     pub over: String,
+    /// It came by way of the aggregator; else somebody rolled back to it here.
+    #[serde(default)]
+    pub central: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,14 +90,13 @@ impl Records {
         });
     }
 
-    pub fn pin(&mut self, id: &PluginId, digest: &str, over: &str) {
-        let pin = Pin { digest: digest.to_owned(), over: over.to_owned() };
+    /// Gives the pin that was.
+    pub fn pin(&mut self, id: &PluginId, pin: Option<Pin>) -> Option<Pin> {
         // To what lies in the folder itself no pin is needed.
-        self.change(id, |record| record.pin = (pin.digest != pin.over).then_some(pin));
-    }
-
-    pub fn unpin(&mut self, id: &PluginId) {
-        self.change(id, |record| record.pin = None);
+        let pin = pin.filter(|pin| pin.digest != pin.over);
+        let before = self.of(id).pin;
+        self.change(id, |record| record.pin = pin);
+        before
     }
 
     pub fn quarantine(&mut self, id: &PluginId, digest: &str, settings: &str, why: &str) {

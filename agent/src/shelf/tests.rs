@@ -127,19 +127,20 @@ fn rolled_back_until_another_file_comes() {
     let id = bench.spec().id;
     bench.drop_in("1.0.0");
     bench.run().unwrap();
-    assert!(bench.shelf.roll_back(&id).unwrap_err().contains("no version"));
+    assert!(bench.shelf.roll_back(&bench.spec()).unwrap_err().contains("no version"));
     bench.drop_in("2.0.0");
     bench.run().unwrap();
-    assert_eq!(bench.shelf.roll_back(&id).unwrap().version, "1.0.0");
+    assert_eq!(bench.shelf.roll_back(&bench.spec()).unwrap(), None);
     assert_eq!(bench.run().unwrap().version.version, "1.0.0");
     // After a restart too.
     let again = Bench::shelf(bench.dir.path());
     assert_eq!(again.stage(&bench.spec(), &Which::Wanted).unwrap().version.version, "1.0.0");
     // Back again: what lies in the folder.
-    assert_eq!(bench.shelf.roll_back(&id).unwrap().version, "2.0.0");
+    let pinned = bench.shelf.roll_back(&bench.spec()).unwrap().unwrap();
+    assert!(!pinned.central);
     assert_eq!(bench.run().unwrap().version.version, "2.0.0");
     assert_eq!(bench.shelf.record(&id).pin, None);
-    bench.shelf.roll_back(&id).unwrap();
+    bench.shelf.roll_back(&bench.spec()).unwrap();
     bench.run().unwrap();
     bench.drop_in("3.0.0");
     assert_eq!(bench.run().unwrap().version.version, "3.0.0");

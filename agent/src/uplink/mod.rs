@@ -17,6 +17,7 @@
 //! [`Status::last_error`], in words a person can act on.
 
 mod backoff;
+mod central;
 mod commands;
 mod credentials;
 mod definitions;
@@ -42,6 +43,7 @@ use tracing::{debug, info, warn};
 use crate::config;
 use crate::identity::{self, Address, random_unit};
 use backoff::Backoff;
+pub use central::Central;
 use credentials::Credentials;
 pub use error::UplinkError;
 use session::Session;
@@ -64,6 +66,10 @@ pub struct UplinkOptions {
     /// What the node's actions are and what became of them; reported likewise.
     pub actions: watch::Receiver<v1::ActionReport>,
     pub commands: mpsc::Sender<CommandCall>,
+    /// What is offered to this node and what becomes of it.
+    pub central: Central,
+    /// What this node is called by its operator.
+    pub labels: Vec<v1::Label>,
     pub shutdown: CancellationToken,
     pub status: Arc<Status>,
 }
@@ -131,6 +137,8 @@ struct Uplink {
     plugins: watch::Receiver<Vec<v1::PluginState>>,
     actions: watch::Receiver<v1::ActionReport>,
     commands: mpsc::Sender<CommandCall>,
+    central: Central,
+    labels: Vec<v1::Label>,
     shutdown: CancellationToken,
     status: Arc<Status>,
     timing: Timing,
@@ -155,6 +163,8 @@ impl Uplink {
             plugins,
             actions,
             commands,
+            central,
+            labels,
             shutdown,
             status,
         } = options;
@@ -166,6 +176,8 @@ impl Uplink {
             plugins,
             actions,
             commands,
+            central,
+            labels,
             shutdown,
             status,
             timing,

@@ -119,7 +119,7 @@ impl<'u> Session<'u> {
     pub async fn run(mut self) -> End {
         let (sender, receiver) = mpsc::channel(OUTGOING);
         // The channel is empty and has room.
-        let _ = sender.try_send(vec![message(Up::Hello(hello(self.uplink.started_ms)))]);
+        let _ = sender.try_send(vec![message(Up::Hello(hello(self.uplink.started_ms, &self.uplink.labels)))]);
         let after = self.uplink.timing.welcome;
         let shutdown = self.uplink.shutdown.clone();
         let opened = tokio::select! {
@@ -196,6 +196,7 @@ impl<'u> Session<'u> {
             actions.mark_changed();
         }
         let mut actions_gone = false;
+        let mut central = self.uplink.central.listen();
         let mut drain_until = None;
         let shutdown = self.uplink.shutdown.clone();
         self.progress = Instant::now();
@@ -258,6 +259,12 @@ impl<'u> Session<'u> {
                     }
                     Err(_) => actions_gone = true,
                 },
+                up = central.next(), if !sending => {
+                    // Somebody waits for it.
+                    self.begin_group();
+                    self.leaves = Instant::now();
+                    self.outgoing.push_back(message(up));
+                }
                 _ = tick.tick() => self.housekeeping().await?,
             }
         }
@@ -406,6 +413,14 @@ impl<'u> Session<'u> {
                 }
                 Err(UplinkError::of_goodbye(&goodbye))
             }
+            Some(Down::Offers(offers)) => {
+                self.uplink.central.offered(offers);
+                Ok(())
+            }
+            Some(Down::Chunk(chunk)) => {
+                self.uplink.central.brought(chunk);
+                Ok(())
+            }
             Some(Down::Welcome(_)) => Err(UplinkError::Protocol { what: "it said Welcome twice".to_owned() }),
             // A message of a later version: nothing depends on it.
             None => Ok(()),
@@ -512,7 +527,7 @@ impl<'u> Session<'u> {
     }
 }
 
-fn hello(started_ms: i64) -> v1::Hello {
+fn hello(started_ms: i64, labels: &[v1::Label]) -> v1::Hello {
     let system = rustix::system::uname();
     v1::Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -521,6 +536,7 @@ fn hello(started_ms: i64) -> v1::Hello {
         kernel: system.release().to_string_lossy().into_owned(),
         arch: system.machine().to_string_lossy().into_owned(),
         now_ms: now_ms(),
+        labels: labels.to_vec(),
     }
 }
 

@@ -7,8 +7,10 @@ mod body;
 mod data;
 mod documents;
 mod error;
+mod grants;
 mod logs;
 mod nodes;
+mod rollouts;
 mod status;
 mod tokens;
 
@@ -37,6 +39,7 @@ use crate::identity::{Access, Mode, Registry, Role};
 use crate::ingest::UplinkService;
 use crate::limiter::FailureLimiter;
 use crate::log::Log;
+use crate::rollout::Rollouts;
 use crate::store::Store;
 use crate::transport::{Gate, ServerCertificate};
 
@@ -54,6 +57,7 @@ pub struct App {
     pub events: Arc<Events>,
     pub logs: Logs,
     pub actions: Arc<Actions>,
+    pub rollouts: Arc<Rollouts>,
     pub mode: Mode,
     /// `host:port`s for enrolment tokens.
     pub advertised: Vec<String>,
@@ -106,6 +110,7 @@ pub fn router(app: Arc<App>) -> (Router, Vec<Route>) {
         .add(Admin, Method::POST, "/api/v1/nodes/{node}/readmit", nodes::readmit)
         .add(Viewer, Method::GET, "/api/v1/nodes/{node}/scenario", nodes::get_scenario)
         .add(Operator, Method::PUT, "/api/v1/nodes/{node}/scenario", nodes::put_scenario)
+        .add(Viewer, Method::GET, "/api/v1/grants", grants::list)
         .add(Viewer, Method::GET, "/api/v1/containers", documents::containers)
         .add(Viewer, Method::GET, "/api/v1/models", documents::models)
         .add(Viewer, Method::GET, "/api/v1/series", data::series)
@@ -114,7 +119,7 @@ pub fn router(app: Arc<App>) -> (Router, Vec<Route>) {
         .add(Admin, Method::GET, "/api/v1/tokens", tokens::list)
         .add(Admin, Method::POST, "/api/v1/tokens", tokens::create)
         .add(Admin, Method::DELETE, "/api/v1/tokens/{id}", tokens::revoke);
-    let api = actions::routes(logs::routes(api));
+    let api = rollouts::routes(actions::routes(logs::routes(api)));
     let router = api
         .router
         .fallback(unknown_path)

@@ -63,3 +63,15 @@ pub trait ActionSink: Send + Sync {
     /// Called on the streams' threads: never blocks. A later report of the same node takes the place of one that waits.
     fn take(&self, node: &NodeId, report: v1::ActionReport);
 }
+
+/// Offers plugins to nodes, and hears what becomes of it.
+pub trait RolloutSink: Send + Sync {
+    /// What a node is offered, asked when its stream begins. Never blocks for long.
+    fn offers(&self, node: &NodeId) -> v1::PluginOffers;
+
+    /// Called on the streams' threads: never blocks.
+    fn said(&self, node: &NodeId, report: v1::OfferReport);
+
+    /// A piece of what is offered to this node. Blocking.
+    fn chunk(&self, node: &NodeId, fetch: &v1::PluginFetch) -> v1::PluginChunk;
+}

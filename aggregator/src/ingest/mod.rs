@@ -30,9 +30,9 @@ use hashbrown::HashMap;
 use picket_proto::model::NodeId;
 use picket_proto::v1;
 
-pub use admission::{ActionSink, Admission, EventSink, LogSink, Peer, Recording, Renewed};
+pub use admission::{ActionSink, Admission, EventSink, LogSink, Peer, Recording, Renewed, RolloutSink};
 pub use grpc::UplinkGrpc;
-pub use nodes::{NodeStatus, PluginStatus};
+pub use nodes::{Glimpse, NodeStatus, PluginGrants, PluginStatus};
 pub use session::Session;
 pub use telemetry::describe as describe_metrics;
 
@@ -96,6 +96,7 @@ pub(crate) struct Inner {
     logs: Arc<dyn LogSink>,
     /// None until it is set: reports before are dropped, and come again with the next stream.
     actions: OnceLock<Arc<dyn ActionSink>>,
+    rollouts: OnceLock<Arc<dyn RolloutSink>>,
     options: Options,
     nodes: RwLock<HashMap<NodeId, Arc<NodeState>>>,
     /// All open streams, those before Hello included.
@@ -121,6 +122,7 @@ impl UplinkService {
             events,
             logs,
             actions: OnceLock::new(),
+            rollouts: OnceLock::new(),
             options,
             nodes: RwLock::default(),
             streams: Mutex::default(),
@@ -140,6 +142,44 @@ impl UplinkService {
     /// Where reports of actions go. Said once.
     pub fn set_actions(&self, sink: Arc<dyn ActionSink>) {
         let _ = self.inner.actions.set(sink);
+    }
+
+    /// Who offers plugins. Said once.
+    pub fn set_rollouts(&self, sink: Arc<dyn RolloutSink>) {
+        let _ = self.inner.rollouts.set(sink);
+    }
+
+    /// Tells a node what it is offered from now on; one that is not connected is told when its stream begins.
+    pub fn offer(&self, node: &NodeId, offers: v1::PluginOffers) {
+        let session = read(&self.inner.nodes).get(node).and_then(|state| state.session());
+        if let Some(session) = session {
+            session.offer(offers);
+        }
+    }
+
+    /// All nodes that were connected since the start and are known still, with how this plugin does there.
+    pub fn glimpses(&self, plugin: &str) -> Vec<(NodeId, Glimpse)> {
+        let known = |id: &NodeId, state: &NodeState| self.inner.store.is_known(id, &state.store);
+        let nodes = read(&self.inner.nodes);
+        nodes
+            .iter()
+            .filter(|(id, state)| known(id, state))
+            .map(|(id, state)| (id.clone(), state.glimpse(plugin)))
+            .collect()
+    }
+
+    /// What the plugins of a node may do, as its agent said last, and whether it is connected.
+    pub fn grants(&self, node: Option<&NodeId>) -> Vec<(NodeId, bool, Arc<Vec<PluginGrants>>)> {
+        let nodes = read(&self.inner.nodes);
+        let mut all: Vec<_> = nodes
+            .iter()
+            .filter(|(id, state)| {
+                node.is_none_or(|wanted| wanted == *id) && self.inner.store.is_known(id, &state.store)
+            })
+            .map(|(id, state)| (id.clone(), state.session().is_some(), state.grants()))
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
 
     /// Every node that is known or was ever connected, in order of name.

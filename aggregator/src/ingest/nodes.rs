@@ -17,6 +17,10 @@ const MAX_LIVES: usize = 256;
 const MAX_REASONS: usize = 16;
 const MAX_PLUGINS: usize = 256;
 const MAX_TEXT: usize = 1024;
+const MAX_LABELS: usize = 64;
+const MAX_LABEL: usize = 253;
+/// Bytes of what a node's plugins need and are granted, all of them together.
+const MAX_GRANTS: usize = 1 << 20;
 
 pub(super) struct NodeState {
     pub store: Arc<Node>,
@@ -34,6 +38,8 @@ struct Inner {
     clock_skew_ms: i64,
     losses: BTreeMap<String, u64>,
     plugins: Vec<PluginStatus>,
+    labels: Arc<BTreeMap<String, String>>,
+    grants: Arc<Vec<PluginGrants>>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +73,31 @@ pub struct NodeStatus {
     /// Records that the agent lost, by reason.
     pub losses: BTreeMap<String, u64>,
     pub plugins: Vec<PluginStatus>,
+    /// What the node's operator calls it.
+    pub labels: Arc<BTreeMap<String, String>>,
+}
+
+/// A node and one plugin of it, in short.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Glimpse {
+    pub connected: bool,
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Of the plugin; empty: the node has none of this name.
+    pub digest: String,
+    pub state: String,
+}
+
+/// A plugin, with what it asks for and what its node's operator grants it, as its agent said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginGrants {
+    pub plugin: String,
+    pub version: String,
+    pub digest: String,
+    pub signed_by: String,
+    pub state: String,
+    /// JSON arrays.
+    pub needs: String,
+    pub grants: String,
 }
 
 /// A plugin, as its agent reported it.
@@ -102,6 +133,7 @@ impl NodeStatus {
             samples_total: view.samples,
             losses: inner.map(|i| i.losses.clone()).unwrap_or_default(),
             plugins: inner.map(|i| i.plugins.clone()).unwrap_or_default(),
+            labels: inner.map(|i| Arc::clone(&i.labels)).unwrap_or_default(),
         }
     }
 }
@@ -128,11 +160,13 @@ impl NodeState {
     pub fn connect(&self, session: &Arc<Shared>, hello: v1::Hello, now_ms: i64) -> Option<Arc<Shared>> {
         let mut inner = lock(&self.inner);
         inner.clock_skew_ms = if hello.now_ms == 0 { 0 } else { now_ms.saturating_sub(hello.now_ms) };
+        inner.labels = Arc::new(labels(&hello.labels));
         inner.hello = v1::Hello {
             agent_version: bounded(&hello.agent_version),
             kernel: bounded(&hello.kernel),
             arch: bounded(&hello.arch),
             codecs: Vec::new(),
+            labels: Vec::new(),
             ..hello
         };
         inner.connected_since_ms = now_ms;
@@ -194,6 +228,46 @@ impl NodeState {
         }
     }
 
+    pub fn glimpse(&self, plugin: &str) -> Glimpse {
+        let inner = lock(&self.inner);
+        let found = inner.plugins.iter().find(|p| p.id == plugin);
+        Glimpse {
+            connected: inner.session.is_some(),
+            labels: Arc::clone(&inner.labels),
+            digest: found.map(|p| p.digest.clone()).unwrap_or_default(),
+            state: found.map(|p| p.state.clone()).unwrap_or_default(),
+        }
+    }
+
+    pub fn grants(&self) -> Arc<Vec<PluginGrants>> {
+        Arc::clone(&lock(&self.inner).grants)
+    }
+
+    /// What its plugins may do. What is too long to be kept is left out, and so is what is no JSON.
+    pub fn granted(&self, report: v1::GrantReport) {
+        let mut room = MAX_GRANTS;
+        let mut kept = Vec::new();
+        for p in report.plugins.into_iter().take(MAX_PLUGINS) {
+            let size = p.needs_json.len() + p.grants_json.len();
+            let is_list = |text: &str| serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok();
+            if size > room || !is_list(&p.needs_json) || !is_list(&p.grants_json) {
+                tracing::warn!(node = %self.store.id(), plugin = bounded(&p.id), size, "what a plugin may do is not kept");
+                continue;
+            }
+            room -= size;
+            kept.push(PluginGrants {
+                plugin: bounded(&p.id),
+                version: bounded(&p.version),
+                digest: bounded(&p.digest),
+                signed_by: bounded(&p.signed_by),
+                state: bounded(&p.state),
+                needs: p.needs_json,
+                grants: p.grants_json,
+            });
+        }
+        lock(&self.inner).grants = Arc::new(kept);
+    }
+
     pub fn report(&self, report: v1::PluginReport) {
         let plugin = |p: v1::PluginState| PluginStatus {
             id: bounded(&p.id),
@@ -237,6 +311,17 @@ impl Inner {
             self.newest = Some(life);
         }
     }
+}
+
+/// Those that are well-formed; `node` is the certificate's to say.
+fn labels(said: &[v1::Label]) -> BTreeMap<String, String> {
+    let good = said.iter().filter(|label| {
+        picket_proto::model::check_label_name(&label.name).is_ok()
+            && label.name != "node"
+            && label.name.len().max(label.value.len()) <= MAX_LABEL
+            && !label.value.chars().any(char::is_control)
+    });
+    good.take(MAX_LABELS).map(|label| (label.name.clone(), label.value.clone())).collect()
 }
 
 fn bounded(text: &str) -> String {

@@ -49,6 +49,10 @@ pub struct Session {
     clock: AgentClock,
     waiting: Option<Waiting>,
     renewal: Option<JoinHandle<Result<Renewed, String>>>,
+    /// A piece of a plugin that is being read.
+    fetching: Option<JoinHandle<v1::PluginChunk>>,
+    /// What is asked for meanwhile: the last of it.
+    fetch_next: Option<v1::PluginFetch>,
     outbox: VecDeque<Down>,
     ended: bool,
 }
@@ -105,6 +109,8 @@ impl Session {
             clock: AgentClock::default(),
             waiting: None,
             renewal: None,
+            fetching: None,
+            fetch_next: None,
             outbox: VecDeque::new(),
             ended: false,
         })
@@ -137,6 +143,13 @@ impl Session {
                 }
             }
             Up::Plugins(report) => node.report(report),
+            Up::Grants(report) => node.granted(report),
+            Up::Fetch(fetch) => self.fetch(fetch),
+            Up::Offers(report) => {
+                if let Some(sink) = self.inner.rollouts.get() {
+                    sink.said(&self.peer.node, report);
+                }
+            }
         }
         Ok(())
     }
@@ -163,6 +176,12 @@ impl Session {
             window: self.inner.options.window,
             watermarks: node.watermarks(),
         }));
+        if let Some(sink) = self.inner.rollouts.get() {
+            let offers = sink.offers(&self.peer.node);
+            if !offers.offers.is_empty() {
+                self.outbox.push_back(Down::Offers(offers));
+            }
+        }
         self.node = Some(node);
         Ok(())
     }
@@ -372,6 +391,31 @@ impl Session {
         Ok(())
     }
 
+    fn fetch(&mut self, fetch: v1::PluginFetch) {
+        if self.fetching.is_some() {
+            self.fetch_next = Some(fetch);
+            return;
+        }
+        // Who has none answers nothing, and nothing was offered.
+        let Some(sink) = self.inner.rollouts.get().cloned() else { return };
+        let peer = Arc::clone(&self.peer);
+        self.fetching = Some(tokio::task::spawn_blocking(move || sink.chunk(&peer.node, &fetch)));
+    }
+
+    fn poll_fetch(&mut self, cx: &mut Context<'_>) {
+        let Some(handle) = &mut self.fetching else { return };
+        let Poll::Ready(done) = Pin::new(handle).poll(cx) else { return };
+        self.fetching = None;
+        // A lost one is asked for again.
+        if let Ok(chunk) = done {
+            self.outbox.push_back(Down::Chunk(chunk));
+        }
+        if let Some(next) = self.fetch_next.take() {
+            self.fetch(next);
+            self.poll_fetch(cx);
+        }
+    }
+
     fn poll_renewal(&mut self, cx: &mut Context<'_>) {
         let Some(handle) = &mut self.renewal else { return };
         let Poll::Ready(done) = Pin::new(handle).poll(cx) else { return };
@@ -503,6 +547,11 @@ impl Session {
         while let Some(command) = control.commands.pop_front() {
             self.outbox.push_back(Down::Command(command));
         }
+        if self.node.is_some()
+            && let Some(offers) = control.offers.take()
+        {
+            self.outbox.push_back(Down::Offers(offers));
+        }
         control.goodbye.take()
     }
 }
@@ -532,6 +581,7 @@ impl futures_util::Stream for Session {
             if round == 0 {
                 more = this.read(cx);
                 this.poll_renewal(cx);
+                this.poll_fetch(cx);
             }
         }
         if this.ended {

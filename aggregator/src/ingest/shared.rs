@@ -31,6 +31,8 @@ pub(super) struct Control {
     pub(super) commands: VecDeque<v1::Command>,
     pub(super) waiting: HashMap<u64, oneshot::Sender<v1::CommandResult>>,
     pub(super) ended: bool,
+    /// To be told; a later one takes its place.
+    pub(super) offers: Option<v1::PluginOffers>,
 }
 
 impl Shared {
@@ -62,6 +64,16 @@ impl Shared {
         drop(control);
         self.waker.wake();
         Some(receiver)
+    }
+
+    /// Tells what is offered from now on.
+    pub fn offer(&self, offers: v1::PluginOffers) {
+        let mut control = lock(&self.control);
+        if !control.ended {
+            control.offers = Some(offers);
+        }
+        drop(control);
+        self.waker.wake();
     }
 
     pub fn give_up(&self, id: u64) {

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use super::{Admission, CommandError, EventSink, Options, Peer, Renewed, UplinkService};
+use super::{Admission, CommandError, EventSink, Options, Peer, Renewed, RolloutSink, UplinkService};
 use crate::clock::Clock;
 use crate::log::{ExportFilter, Log, LogOptions};
 use crate::logs::LogStore;
@@ -588,4 +588,129 @@ async fn a_stream_ends_without_an_acknowledgement_when_lines_cannot_be_kept() {
     }
     assert_eq!(agent.hear().await, None);
     assert_eq!(rig.log.watermarks(&NodeId::new("n1").unwrap()), []);
+}
+
+/// Offers one plugin of four bytes to everybody.
+#[derive(Default)]
+struct Shop {
+    said: Mutex<Vec<v1::OfferState>>,
+    /// Pieces take as long as this is set.
+    slow: AtomicBool,
+}
+
+fn offered(attempt: u32) -> v1::PluginOffers {
+    let offer = v1::PluginOffer { plugin: "count".into(), attempt, size: 4, ..v1::PluginOffer::default() };
+    v1::PluginOffers { offers: vec![offer] }
+}
+
+impl RolloutSink for Shop {
+    fn offers(&self, _: &NodeId) -> v1::PluginOffers {
+        offered(1)
+    }
+
+    fn said(&self, node: &NodeId, report: v1::OfferReport) {
+        assert_eq!(node.as_str(), "n1");
+        self.said.lock().unwrap().extend(report.offers);
+    }
+
+    fn chunk(&self, _: &NodeId, fetch: &v1::PluginFetch) -> v1::PluginChunk {
+        while self.slow.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let content = fetch.offset.to_le_bytes()[..1].to_vec();
+        v1::PluginChunk {
+            digest: fetch.digest.clone(),
+            offset: fetch.offset,
+            content,
+            refused: String::new(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn plugins_are_offered_and_given_piece_by_piece() {
+    let rig = Rig::new();
+    let shop = Arc::new(Shop::default());
+    rig.service.set_rollouts(shop.clone());
+    let n1 = NodeId::new("n1").unwrap();
+    let (mut agent, _) = rig.agent().await;
+    assert_eq!(agent.hear().await, Some(Down::Offers(offered(1))));
+    rig.service.offer(&n1, offered(2));
+    assert_eq!(agent.hear().await, Some(Down::Offers(offered(2))));
+    rig.service.offer(&n1, v1::PluginOffers::default());
+    assert_eq!(agent.hear().await, Some(Down::Offers(v1::PluginOffers::default())));
+    // While one piece is read, the last that is asked for meanwhile comes next.
+    shop.slow.store(true, Ordering::SeqCst);
+    for offset in 1..=3 {
+        agent.say(Up::Fetch(v1::PluginFetch { digest: "d".into(), offset })).await;
+    }
+    agent
+        .say(Up::Offers(v1::OfferReport {
+            offers: vec![v1::OfferState { state: "fetching".into(), ..v1::OfferState::default() }],
+        }))
+        .await;
+    wait_for(|| !shop.said.lock().unwrap().is_empty(), "the node's word").await;
+    shop.slow.store(false, Ordering::SeqCst);
+    for wanted in [1, 3] {
+        match agent.hear().await {
+            Some(Down::Chunk(chunk)) => {
+                assert_eq!((chunk.offset, chunk.content), (wanted, vec![wanted as u8]))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn labels_and_grants_are_kept_as_far_as_they_are_well_formed() {
+    let rig = Rig::new();
+    let label = |name: &str, value: &str| v1::Label { name: name.into(), value: value.into() };
+    let mut agent = rig.open().await.unwrap();
+    let labels = vec![
+        label("rack", "r1"),
+        label("node", "n9"),
+        label("a b", "x"),
+        label("c", "\n"),
+        label("d", &"x".repeat(300)),
+    ];
+    agent.say(Up::Hello(v1::Hello { labels, ..hello() })).await;
+    assert!(matches!(agent.hear().await, Some(Down::Welcome(_))));
+    let grants = |id: &str, needs: String| v1::PluginGrants {
+        id: id.into(),
+        needs_json: needs,
+        grants_json: r#"[{"capability":"system"}]"#.into(),
+        ..v1::PluginGrants::default()
+    };
+    let large = format!("[\"{}\"]", "x".repeat(2 << 20));
+    let plugins = vec![
+        grants("a", "[]".into()),
+        grants("b", "{}".into()),
+        grants("c", large),
+        grants("d", "[1]".into()),
+    ];
+    agent.say(Up::Grants(v1::GrantReport { plugins })).await;
+    let kept = || {
+        let all = rig.service.grants(None);
+        all.first()
+            .map(|(_, _, plugins)| plugins.iter().map(|p| p.plugin.clone()).collect::<Vec<_>>())
+            .unwrap_or_default()
+    };
+    wait_for(|| !kept().is_empty(), "grants").await;
+    assert_eq!(kept(), ["a", "d"]);
+    assert!(rig.service.grants(Some(&NodeId::new("n2").unwrap())).is_empty());
+    let states = vec![v1::PluginState {
+        id: "count".into(),
+        digest: "abc".into(),
+        state: "running".into(),
+        ..v1::PluginState::default()
+    }];
+    agent.say(Up::Plugins(v1::PluginReport { plugins: states })).await;
+    let glimpse =
+        || rig.service.glimpses("count").into_iter().next().map(|(_, glimpse)| glimpse).unwrap_or_default();
+    wait_for(|| glimpse().digest == "abc", "the plugin's state").await;
+    assert_eq!((glimpse().connected, glimpse().state.as_str()), (true, "running"));
+    assert_eq!(glimpse().labels.iter().collect::<Vec<_>>(), [(&"rack".to_owned(), &"r1".to_owned())]);
+    // A node that was revoked is not among them.
+    rig.store.forget(&NodeId::new("n1").unwrap());
+    assert!(rig.service.glimpses("count").is_empty() && rig.service.grants(None).is_empty());
 }

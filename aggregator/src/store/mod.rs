@@ -177,6 +177,11 @@ impl Store {
         }
     }
 
+    /// Whether this is still the node of that name: one that was revoked is not.
+    pub fn is_known(&self, id: &NodeId, node: &Arc<Node>) -> bool {
+        read(&self.nodes).get(id).is_some_and(|known| Arc::ptr_eq(known, node))
+    }
+
     /// A writer for one agent life on one stream.
     pub fn writer(self: &Arc<Self>, node: &Arc<Node>) -> Writer {
         Writer::new(Arc::clone(self), Arc::clone(node))

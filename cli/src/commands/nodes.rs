@@ -25,10 +25,13 @@ pub async fn fetch(client: &Client) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-pub async fn list(client: &Client, format: Output) -> Result<(), Error> {
+pub async fn list(client: &Client, format: Output, with_plugins: bool) -> Result<(), Error> {
     let nodes = fetch(client).await?;
     if format == Output::Json {
         return Ok(output::json(&json!({ "nodes": nodes }))?);
+    }
+    if with_plugins {
+        return list_plugins(&nodes);
     }
     let now = now_ms();
     let rows = nodes.iter().map(|node| {
@@ -49,6 +52,28 @@ pub async fn list(client: &Client, format: Output) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// A line for each plugin of each node.
+fn list_plugins(nodes: &[Value]) -> Result<(), Error> {
+    let plugins = |node: &Value| node["plugins"].as_array().cloned().unwrap_or_default();
+    let rows = nodes.iter().flat_map(|node| {
+        let name = word(node, "node");
+        plugins(node).into_iter().map(move |plugin| [vec![name.clone()], plugin_row(&plugin)].concat())
+    });
+    Ok(output::table(&["NODE", "PLUGIN", "VERSION", "DIGEST", "STATE", "SERIES", "REASON"], rows, &[5])?)
+}
+
+fn plugin_row(plugin: &Value) -> Vec<String> {
+    let digest: String = word(plugin, "digest").chars().take(12).collect();
+    vec![
+        word(plugin, "id"),
+        or_none(Some(word(plugin, "version"))),
+        or_none(Some(digest)),
+        word(plugin, "state"),
+        plugin["series"].as_u64().unwrap_or_default().to_string(),
+        word(plugin, "reason"),
+    ]
 }
 
 pub async fn show(client: &Client, format: Output, node: &str) -> Result<(), Error> {
@@ -80,6 +105,15 @@ pub async fn show(client: &Client, format: Output, node: &str) -> Result<(), Err
     for (name, value) in rows {
         output::line(format_args!("{name:<17} {value}"))?;
     }
+    let labels: Vec<String> = answer["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{}={}", plain(name), plain(value.as_str().unwrap_or_default())))
+        .collect();
+    if !labels.is_empty() {
+        output::line(format_args!("{:<17} {}", "labels", labels.join(" ")))?;
+    }
     for (reason, count) in answer["losses"].as_object().into_iter().flatten() {
         let name = format!("lost ({})", plain(reason));
         output::line(format_args!("{name:<17} {count} records"))?;
@@ -87,17 +121,8 @@ pub async fn show(client: &Client, format: Output, node: &str) -> Result<(), Err
     let plugins = answer["plugins"].as_array().cloned().unwrap_or_default();
     if !plugins.is_empty() {
         output::line("")?;
-        let rows = plugins.iter().map(|plugin| {
-            let series = plugin["series"].as_u64().unwrap_or_default().to_string();
-            vec![
-                word(plugin, "id"),
-                word(plugin, "version"),
-                word(plugin, "state"),
-                series,
-                word(plugin, "reason"),
-            ]
-        });
-        output::table(&["PLUGIN", "VERSION", "STATE", "SERIES", "REASON"], rows, &[3])?;
+        let rows = plugins.iter().map(plugin_row);
+        output::table(&["PLUGIN", "VERSION", "DIGEST", "STATE", "SERIES", "REASON"], rows, &[4])?;
     }
     Ok(())
 }

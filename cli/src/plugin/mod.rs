@@ -1,10 +1,11 @@
 //! `picket plugin`: what a plugin file is, who vouches for it, what it wants, and its way to a registry. Works without an
-//! aggregator.
+//! aggregator; but for the rollout to the fleet, which is the aggregator's.
 
 mod file;
 mod grants;
 mod inspect;
 mod registry;
+mod rollout;
 mod signing;
 
 use std::path::PathBuf;
@@ -12,8 +13,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::Error;
+use crate::api::Client;
 use crate::arguments::Output;
 use registry::RegistryArguments;
+use rollout::RolloutArguments;
 
 pub use file::FileError;
 pub use registry::RegistryError;
@@ -50,6 +53,20 @@ pub enum PluginCommand {
         #[command(flatten)]
         registry: RegistryArguments,
     },
+    /// Let the nodes that have a plugin go on with its rollout, those that failed among them.
+    Resume { name: String },
+    /// Bring a plugin onto the fleet, stage by stage.
+    Rollout(RolloutArguments),
+    /// Have all nodes that a plugin was rolled out to run what they ran before.
+    Rollback { name: String },
+    /// Tell no more nodes of a plugin's rollout.
+    Pause {
+        name: String,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// How rollouts go; of one plugin, node by node.
+    Status { name: Option<String> },
     /// Sign a plugin: writes FILE.sig, or adds a signature to it.
     Sign {
         file: PathBuf,
@@ -75,6 +92,34 @@ pub struct VerifyArguments {
     pub name: Option<String>,
 }
 
+impl PluginCommand {
+    /// It is the aggregator's to do.
+    pub fn is_of_the_fleet(&self) -> bool {
+        matches!(
+            self,
+            Self::Resume { .. }
+                | Self::Rollout(_)
+                | Self::Rollback { .. }
+                | Self::Pause { .. }
+                | Self::Status { .. }
+        )
+    }
+}
+
+/// What the aggregator is asked to do.
+pub async fn run_on_fleet(client: &Client, output: Output, command: &PluginCommand) -> Result<(), Error> {
+    match command {
+        PluginCommand::Rollout(wish) => rollout::start(client, output, wish).await,
+        PluginCommand::Status { name } => rollout::status(client, output, name.as_deref()).await,
+        PluginCommand::Resume { name } => rollout::change(client, output, name, "resume", None).await,
+        PluginCommand::Rollback { name } => rollout::change(client, output, name, "rollback", None).await,
+        PluginCommand::Pause { name, reason } => {
+            rollout::change(client, output, name, "pause", reason.as_deref()).await
+        }
+        _ => run(output, command).await,
+    }
+}
+
 pub async fn run(output: Output, command: &PluginCommand) -> Result<(), Error> {
     match command {
         PluginCommand::Grants { file, name } => grants::print(output, file, name.as_deref()),
@@ -88,5 +133,10 @@ pub async fn run(output: Output, command: &PluginCommand) -> Result<(), Error> {
         }
         PluginCommand::Sign { file, key } => signing::sign(output, file, key),
         PluginCommand::Verify(arguments) => signing::verify(output, arguments),
+        PluginCommand::Resume { .. }
+        | PluginCommand::Rollout(_)
+        | PluginCommand::Rollback { .. }
+        | PluginCommand::Pause { .. }
+        | PluginCommand::Status { .. } => Err(Error::Usage("this needs an aggregator: say --url")),
     }
 }

@@ -240,13 +240,18 @@ impl Policy {
         self.plugins.get(id).unwrap_or(&self.default)
     }
 
+    /// Whether components of this digest are refused, whoever signed them.
+    pub fn revokes(&self, digest: &Digest) -> bool {
+        self.revoked_digests.contains(digest)
+    }
+
     /// Whether these bytes may run, and by whose word.
     ///
     /// # Errors
     /// [`Untrusted`]
     pub fn judge(&self, subject: Subject<'_>) -> Result<Verdict, Untrusted> {
         let digest = Digest::of(subject.bytes);
-        if self.revoked_digests.contains(&digest) {
+        if self.revokes(&digest) {
             return Err(Untrusted::Revoked);
         }
         let manifest = match manifest_bytes(subject.bytes) {

@@ -24,7 +24,10 @@ pub struct EnrolResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UplinkMessage {
-    #[prost(oneof = "uplink_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 12")]
+    #[prost(
+        oneof = "uplink_message::Message",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15"
+    )]
     pub message: ::core::option::Option<uplink_message::Message>,
 }
 /// Nested message and enum types in `UplinkMessage`.
@@ -53,11 +56,20 @@ pub mod uplink_message {
         /// What the node's actions are and what became of those that it was told to do: when a stream begins, and with each change.
         #[prost(message, tag = "12")]
         Actions(super::ActionReport),
+        /// What the node's plugins may do: when a stream begins, and with each change.
+        #[prost(message, tag = "13")]
+        Grants(super::GrantReport),
+        /// Asks for a piece of a plugin that was offered. One at a time.
+        #[prost(message, tag = "14")]
+        Fetch(super::PluginFetch),
+        /// What became of what was offered: when a stream begins, and with each change.
+        #[prost(message, tag = "15")]
+        Offers(super::OfferReport),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DownlinkMessage {
-    #[prost(oneof = "downlink_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "downlink_message::Message", tags = "1, 2, 3, 4, 5, 13, 14")]
     pub message: ::core::option::Option<downlink_message::Message>,
 }
 /// Nested message and enum types in `DownlinkMessage`.
@@ -76,9 +88,14 @@ pub mod downlink_message {
         /// Said before the aggregator ends the stream on purpose.
         #[prost(message, tag = "5")]
         Goodbye(super::Goodbye),
+        /// All that is offered to this node from now on: what was offered before and is not in it is withdrawn.
+        #[prost(message, tag = "13")]
+        Offers(super::PluginOffers),
+        #[prost(message, tag = "14")]
+        Chunk(super::PluginChunk),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
     #[prost(string, tag = "1")]
     pub agent_version: ::prost::alloc::string::String,
@@ -96,6 +113,9 @@ pub struct Hello {
     /// The agent's clock when it sent this, Unix ms.
     #[prost(int64, tag = "6")]
     pub now_ms: i64,
+    /// What the node's operator calls it: nodes are chosen by these, and nothing is permitted by them.
+    #[prost(message, repeated, tag = "7")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Welcome {
@@ -425,6 +445,103 @@ pub struct ActionStep {
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PluginOffers {
+    #[prost(message, repeated, tag = "1")]
+    pub offers: ::prost::alloc::vec::Vec<PluginOffer>,
+}
+/// A version of a plugin that this node is to run, if its own policy and grants let it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PluginOffer {
+    /// Its name in the node's configuration.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// The rollout, and how often this node was told by it: both again are the same offer.
+    #[prost(string, tag = "2")]
+    pub rollout: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    /// sha-256 of the component, hex. Empty: what was taken from an offer before is to run no more.
+    #[prost(string, tag = "4")]
+    pub digest: ::prost::alloc::string::String,
+    /// Of the component, in bytes. 0: the node has it from before, and can't fetch it.
+    #[prost(uint64, tag = "5")]
+    pub size: u64,
+    /// What vouches for it: a signature of Picket's, a sigstore bundle.
+    #[prost(bytes = "vec", optional, tag = "6")]
+    pub signature: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "7")]
+    pub bundle: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PluginFetch {
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PluginChunk {
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+    /// Set instead of content: why there is none.
+    #[prost(string, tag = "4")]
+    pub refused: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OfferReport {
+    #[prost(message, repeated, tag = "1")]
+    pub offers: ::prost::alloc::vec::Vec<OfferState>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferState {
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub rollout: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    #[prost(string, tag = "4")]
+    pub digest: ::prost::alloc::string::String,
+    /// `fetching`, `trying`, `running`, `refused`
+    #[prost(string, tag = "5")]
+    pub state: ::prost::alloc::string::String,
+    /// Why it was refused, with a page in the documentation.
+    #[prost(string, tag = "6")]
+    pub code: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GrantReport {
+    #[prost(message, repeated, tag = "1")]
+    pub plugins: ::prost::alloc::vec::Vec<PluginGrants>,
+}
+/// One plugin of the node: what it asks for, and what the node's operator grants it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PluginGrants {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// Who vouches for it.
+    #[prost(string, tag = "4")]
+    pub signed_by: ::prost::alloc::string::String,
+    /// As in PluginState.
+    #[prost(string, tag = "5")]
+    pub state: ::prost::alloc::string::String,
+    /// JSON arrays: the needs of its manifest, the grants of the node's configuration.
+    #[prost(string, tag = "6")]
+    pub needs_json: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub grants_json: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {

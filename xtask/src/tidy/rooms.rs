@@ -22,6 +22,8 @@ const COMPILER: &[&str] = &[
     "rusqlite",
     "libsqlite3-sys",
     "picket-aggregator",
+    // A node never talks to a registry.
+    "picket-registry",
 ];
 const ENGINE: &[&str] = &["wasmtime*", "cranelift*", "picket-agent*"];
 
@@ -49,7 +51,13 @@ pub const ROOMS: &[Room] = &[
     Room {
         package: "picket",
         folder: "cli",
-        may_name: &["picket-artifact", "picket-proto", "picket-agent-host", "picket-agent-services"],
+        may_name: &[
+            "picket-artifact",
+            "picket-proto",
+            "picket-registry",
+            "picket-agent-host",
+            "picket-agent-services",
+        ],
         never_links: &["picket-aggregator", "cranelift-codegen*"],
     },
     Room {
@@ -97,13 +105,19 @@ pub const ROOMS: &[Room] = &[
     Room {
         package: "picket-aggregator",
         folder: "aggregator",
-        may_name: &["picket-artifact", "picket-proto"],
+        may_name: &["picket-artifact", "picket-proto", "picket-registry"],
         never_links: ENGINE,
     },
     Room {
         package: "picket-artifact",
         folder: "proto/artifact",
         may_name: &["picket-proto"],
+        never_links: &["wasmtime*", "wasmparser", "rusqlite", "picket-agent*", "picket-aggregator"],
+    },
+    Room {
+        package: "picket-registry",
+        folder: "proto/registry",
+        may_name: &["picket-artifact"],
         never_links: &["wasmtime*", "wasmparser", "rusqlite", "picket-agent*", "picket-aggregator"],
     },
     Room { package: "picket-proto", folder: "proto", may_name: &[], never_links: &["wasmtime*", "rusqlite"] },

@@ -74,6 +74,9 @@ pub(super) struct StreamLog {
     pub lines: usize,
     pub losses: Vec<v1::Loss>,
     pub plugins: Vec<v1::PluginReport>,
+    pub grants: Vec<v1::GrantReport>,
+    pub fetches: Vec<v1::PluginFetch>,
+    pub offers: Vec<v1::OfferReport>,
     pub results: Vec<v1::CommandResult>,
     pub renewals: usize,
     /// The client certificate's DER.
@@ -291,6 +294,9 @@ impl Reading {
             Up::Plugins(plugins) => self.log(|log| log.plugins.push(plugins)),
             // The tests of actions look at these where they are made.
             Up::Actions(_) => {}
+            Up::Grants(report) => self.log(|log| log.grants.push(report)),
+            Up::Fetch(fetch) => self.log(|log| log.fetches.push(fetch)),
+            Up::Offers(report) => self.log(|log| log.offers.push(report)),
         }
     }
 

@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandCall, Status, Timing, Uplink, UplinkOptions};
+use super::central::Held;
+use super::{Central, CommandCall, Status, Timing, Uplink, UplinkOptions};
 use crate::config;
 use crate::identity::testing::{VALID, eventually};
 use aggregator::Aggregator;
@@ -34,6 +35,7 @@ struct Node {
     shutdown: CancellationToken,
     plugins: watch::Sender<Vec<v1::PluginState>>,
     commands: mpsc::Receiver<CommandCall>,
+    held: Held,
     task: JoinHandle<()>,
     state: tempfile::TempDir,
 }
@@ -95,6 +97,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let (plugins, plugins_receiver) = watch::channel(Vec::new());
         let (commands_sender, commands) = mpsc::channel(4);
+        let (central, held) = Central::held();
         let [certificate, key, authorities] = own.map_or([None, None, None], |paths| paths.map(Some));
         let options = UplinkOptions {
             config: config::Uplink {
@@ -112,11 +115,13 @@ impl Node {
             plugins: plugins_receiver,
             actions: watch::channel(v1::ActionReport::default()).1,
             commands: commands_sender,
+            central,
+            labels: vec![v1::Label { name: "rack".into(), value: "r1".into() }],
             shutdown: shutdown.clone(),
             status: Arc::clone(&status),
         };
         let task = tokio::spawn(Uplink::new(options, timing).run());
-        Self { spool, lines, status, shutdown, plugins, commands, task, state }
+        Self { spool, lines, status, shutdown, plugins, commands, held, task, state }
     }
 
     async fn append(&self, record: &spool::Record, header: &spool::Record) -> u64 {

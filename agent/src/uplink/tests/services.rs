@@ -143,3 +143,45 @@ async fn plugins_are_reported_at_the_start_and_when_they_change() {
     assert_eq!(again.plugins, [state]);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn offers_come_down_and_what_is_wanted_goes_up_on_each_stream() {
+    let aggregator = Aggregator::start(Behaviour::default()).await;
+    let mut node = Node::start(&aggregator);
+    node.connected().await;
+    aggregator.until("the labels", 0, |log| log.hello.clone().filter(|hello| hello.labels.len() == 1)).await;
+    let offers = v1::PluginOffers {
+        offers: vec![v1::PluginOffer { plugin: "count".into(), attempt: 1, ..Default::default() }],
+    };
+    aggregator.say(0, Down::Offers(offers.clone())).await;
+    eventually("the offer", || (*node.held.offers.borrow() == offers).then_some(())).await;
+    let fetch = v1::PluginFetch { digest: "d".into(), offset: 7 };
+    node.held.wanted.send_replace(Some(fetch.clone()));
+    let state = v1::OfferState { plugin: "count".into(), state: "fetching".into(), ..Default::default() };
+    node.held.states.send_replace(v1::OfferReport { offers: vec![state.clone()] });
+    let permit = v1::PluginGrants { id: "count".into(), ..Default::default() };
+    node.held.grants.send_replace(v1::GrantReport { plugins: vec![permit.clone()] });
+    // What is wanted stays wanted: the next stream begins with it.
+    for stream in 0..2 {
+        aggregator.until("what is wanted", stream, |log| log.fetches.contains(&fetch).then_some(())).await;
+        let said = |log: &super::aggregator::StreamLog| {
+            let offers = log.offers.iter().any(|report| report.offers.contains(&state));
+            let grants = log.grants.iter().any(|report| report.plugins.contains(&permit));
+            (offers && grants).then_some(())
+        };
+        aggregator.until("the states", stream, said).await;
+        if stream == 0 {
+            aggregator.cut(0).await;
+            eventually("another stream", || (aggregator.streams() == 2).then_some(())).await;
+        }
+    }
+    let chunk = v1::PluginChunk { digest: "d".into(), offset: 7, content: vec![1], refused: String::new() };
+    // More than anybody takes: they are dropped, and nothing waits for them.
+    for _ in 0..9 {
+        aggregator.say(1, Down::Chunk(chunk.clone())).await;
+    }
+    assert_eq!(node.held.chunks.recv().await, Some(chunk));
+    node.append_simple(1).await;
+    node.pending(0).await;
+    node.stop().await;
+}

@@ -1,0 +1,227 @@
+//! What the aggregator offers this node to run: fetched by digest, judged by this node's own policy, tried, and taken over.
+//!
+//! An offer is a wish and no command. Which plugins run here, with which grants and settings, says the node's configuration
+//! alone; whom they must be signed by, its policy alone. An offer can bring another version of a plugin that is configured,
+//! through the same checks and the same trial as a file that is dropped into the folder, and what is refused leaves what ran
+//! running. Another file in the folder takes the place of what was brought: the node's operator has the last word.
+//!
+//! Offers are worked on one after the other, in memory and on disk bounded by one plugin. What was fetched so far outlives a
+//! broken stream and a restart.
+
+mod fetch;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use picket_artifact::{Digest, Evidence, MAX_COMPONENT_BYTES};
+use picket_proto::model::PluginId;
+use picket_proto::v1;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::schedule::{RefusedVersion, Schedule};
+use crate::shelf::Shelf;
+use crate::uplink::Central;
+
+/// Offers at a time.
+const MAX_OFFERS: usize = 64;
+/// Chunks that came and were not taken.
+const CHUNKS: usize = 2;
+
+/// Works on what is offered.
+pub struct Offers {
+    schedule: Schedule,
+    shelf: Arc<Shelf>,
+    offers: watch::Receiver<v1::PluginOffers>,
+    states: watch::Sender<v1::OfferReport>,
+    wanted: watch::Sender<Option<v1::PluginFetch>>,
+    chunks: mpsc::Receiver<v1::PluginChunk>,
+}
+
+/// Why an offer was not taken.
+#[derive(Debug)]
+enum Not {
+    /// It is not offered any more.
+    Withdrawn,
+    Refused {
+        code: String,
+        reason: String,
+    },
+}
+
+impl Not {
+    fn refused(code: &str, reason: impl Into<String>) -> Self {
+        Self::Refused { code: code.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<RefusedVersion> for Not {
+    fn from(refused: RefusedVersion) -> Self {
+        Self::Refused { code: refused.code, reason: refused.reason }
+    }
+}
+
+impl Offers {
+    /// With the uplink's ends of it.
+    pub fn new(
+        schedule: Schedule,
+        shelf: Arc<Shelf>,
+        grants: watch::Receiver<v1::GrantReport>,
+    ) -> (Self, Central) {
+        let (offers_sender, offers) = watch::channel(v1::PluginOffers::default());
+        let (states, states_receiver) = watch::channel(v1::OfferReport::default());
+        let (wanted, wanted_receiver) = watch::channel(None);
+        let (chunks_sender, chunks) = mpsc::channel(CHUNKS);
+        let central = Central {
+            grants,
+            states: states_receiver,
+            wanted: wanted_receiver,
+            offers: offers_sender,
+            chunks: chunks_sender,
+        };
+        (Self { schedule, shelf, offers, states, wanted, chunks }, central)
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
+        loop {
+            let offers = self.offers.borrow_and_update().offers.clone();
+            self.states.send_if_modified(|report| {
+                let before = report.offers.len();
+                report.offers.retain(|state| offers.iter().any(|offer| is_of(state, offer)));
+                report.offers.len() != before
+            });
+            let open = offers.into_iter().take(MAX_OFFERS).find(|offer| !self.is_settled(offer));
+            let Some(offer) = open else {
+                if self.offers.changed().await.is_err() {
+                    // The uplink ended.
+                    return;
+                }
+                continue;
+            };
+            tracing::info!(plugin = offer.plugin, digest = offer.digest, "the aggregator offers a version");
+            match self.take(&offer).await {
+                Ok(()) => self.say(&offer, "running", String::new(), String::new()),
+                // Nobody offers anything any more: the uplink ended.
+                Err(Not::Withdrawn) if self.is_offered(&offer) => return,
+                Err(Not::Withdrawn) => {
+                    tracing::info!(plugin = offer.plugin, digest = offer.digest, "the offer was withdrawn");
+                }
+                Err(Not::Refused { code, reason }) => {
+                    tracing::error!(
+                        plugin = offer.plugin,
+                        digest = offer.digest,
+                        code,
+                        "what the aggregator offers is refused: {reason}"
+                    );
+                    self.say(&offer, "refused", code, reason);
+                }
+            }
+            self.wanted.send_if_modified(|wanted| wanted.take().is_some());
+        }
+    }
+
+    async fn take(&mut self, offer: &v1::PluginOffer) -> Result<(), Not> {
+        let id = PluginId::new(&offer.plugin).map_err(|e| Not::refused("PKT-0102", e.to_string()))?;
+        if !self.schedule.files().await.iter().any(|(known, _)| *known == id) {
+            let reason = format!(
+                "no source plugin {id} is configured on this node, or it is disabled: whoever operates the node grants what it \
+                 may do, in [plugins.{id}]"
+            );
+            return Err(Not::refused("PKT-0102", reason));
+        }
+        if offer.digest.is_empty() {
+            self.say(offer, "trying", String::new(), String::new());
+            return Ok(self.schedule.take(&id, None).await?);
+        }
+        let digest: Digest =
+            offer.digest.parse().map_err(|_| Not::refused("PKT-0104", "its digest is none of SHA-256"))?;
+        // Held until it runs, or doesn't.
+        let _held = self.bring(&id, offer, digest).await?;
+        if !self.is_offered(offer) {
+            return Err(Not::Withdrawn);
+        }
+        self.say(offer, "trying", String::new(), String::new());
+        Ok(self.schedule.take(&id, Some(digest.to_string())).await?)
+    }
+
+    /// Puts what is offered on the shelf, if this node's policy lets it.
+    async fn bring(
+        &mut self,
+        id: &PluginId,
+        offer: &v1::PluginOffer,
+        digest: Digest,
+    ) -> Result<Option<Arc<()>>, Not> {
+        let name = digest.to_string();
+        let shelf = self.shelf.clone();
+        let wanted = name.clone();
+        let kept = blocking(move || shelf.kept(&wanted)).await?;
+        if offer.size == 0 {
+            // A way back: what vouches for it is what did before.
+            if kept.is_none() && !self.shelf.lies(id, &name) {
+                let reason = "this version is not on the node any more, and the aggregator has it not either";
+                return Err(Not::refused("PKT-0103", reason));
+            }
+            return Ok(None);
+        }
+        if offer.size > MAX_COMPONENT_BYTES {
+            let reason = format!("it is larger than {MAX_COMPONENT_BYTES} bytes");
+            return Err(Not::refused("PKT-0002", reason));
+        }
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => {
+                self.say(offer, "fetching", String::new(), String::new());
+                self.fetch(offer, digest).await?
+            }
+        };
+        let evidence = Evidence { signature: offer.signature.clone(), bundle: offer.bundle.clone() };
+        let (shelf, plugin) = (self.shelf.clone(), id.clone());
+        let received = blocking(move || shelf.receive(&plugin, &bytes, &evidence)).await?;
+        let held = received.map_err(|no| Not::refused(&no.error.code, no.error.message))?;
+        self.fetched(&name).await;
+        Ok(Some(held))
+    }
+
+    fn say(&self, offer: &v1::PluginOffer, state: &str, code: String, reason: String) {
+        let said = v1::OfferState {
+            plugin: offer.plugin.clone(),
+            rollout: offer.rollout.clone(),
+            attempt: offer.attempt,
+            digest: offer.digest.clone(),
+            state: state.to_owned(),
+            code,
+            reason,
+        };
+        self.states.send_modify(|report| {
+            report.offers.retain(|state| !is_of(state, offer));
+            report.offers.push(said);
+        });
+    }
+
+    fn is_settled(&self, offer: &v1::PluginOffer) -> bool {
+        let settled = |state: &v1::OfferState| matches!(state.state.as_str(), "running" | "refused");
+        self.states.borrow().offers.iter().any(|state| is_of(state, offer) && settled(state))
+    }
+
+    fn is_offered(&self, offer: &v1::PluginOffer) -> bool {
+        self.offers.borrow().offers.contains(offer)
+    }
+}
+
+fn is_of(state: &v1::OfferState, offer: &v1::PluginOffer) -> bool {
+    (&state.plugin, &state.rollout, state.attempt, &state.digest)
+        == (&offer.plugin, &offer.rollout, offer.attempt, &offer.digest)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Not> {
+    let failed = |e: tokio::task::JoinError| Not::refused("PKT-0090", format!("the agent failed: {e}"));
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
