@@ -71,9 +71,12 @@ enum PluginsCommand {
 
 #[derive(Args)]
 struct Enroll {
-    /// What `picket token create --node NAME` printed
+    /// What `picket token create` printed
     #[arg(long)]
     token: String,
+    /// The name that this node takes, with a token for a batch of nodes; the machine's where not said
+    #[arg(long)]
+    node: Option<String>,
     /// Where the aggregator is reached from here, HOST:PORT, instead of the token's addresses
     #[arg(long)]
     aggregator: Option<String>,
@@ -171,10 +174,10 @@ async fn look(config: &Config, file: &Path, write: bool) -> anyhow::Result<()> {
 }
 
 async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {
-    let Enroll { token, aggregator, output } = arguments;
+    let Enroll { token, node, aggregator, output } = arguments;
     let aggregator = aggregator.or(config.uplink.aggregator);
     let state_dir = config.state_dir;
-    let options = identity::EnrollOptions { token, aggregator, state_dir: state_dir.clone() };
+    let options = identity::EnrollOptions { token, aggregator, node, state_dir: state_dir.clone() };
     let node = identity::enroll(options).await?;
     match output {
         Output::Text => {

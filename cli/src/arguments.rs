@@ -167,11 +167,18 @@ pub struct LogsArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a one-time token for a node (--node), or a token for the API (--role and --name).
+    /// Make a one-time token for a node (--node), one for a batch of new nodes (--nodes and --count), or a token for
+    /// the API (--role and --name).
     Create {
         /// The node that may enrol with it, once.
-        #[arg(long, conflicts_with_all = ["role", "name"], required_unless_present = "role")]
+        #[arg(long, conflicts_with_all = ["nodes", "role", "name"], required_unless_present_any = ["nodes", "role"])]
         node: Option<String>,
+        /// The names that new nodes may enrol under with it, as gpu-*.
+        #[arg(long, value_name = "PATTERN", requires = "count", conflicts_with_all = ["role", "name"])]
+        nodes: Option<String>,
+        /// How many nodes may.
+        #[arg(long, requires = "nodes", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: Option<u32>,
         /// viewer reads, operator changes scenarios, admin makes tokens and revokes.
         #[arg(long, requires = "name", value_parser = ["viewer", "operator", "admin"])]
         role: Option<String>,

@@ -143,6 +143,54 @@ macro_rules! id {
 id!(NodeId, "the node name", "A node, as its certificate names it.");
 id!(PluginId, "the plugin id", "A plugin, as the operator's config names it.");
 
+/// Which nodes are meant: one name, or all names of a form, in which `*` stands for any characters, none too.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct NodePattern(String);
+
+impl NodePattern {
+    /// What `*` may stand in a pattern, so that matching stays cheap.
+    const MOST_STARS: usize = 8;
+
+    /// A node's name, or one with `*` in it.
+    pub fn new(text: &str) -> Result<Self, InvalidName> {
+        if text.matches('*').count() > Self::MOST_STARS {
+            return Err(InvalidName::Reserved { name: text.to_owned(), why: "eight * are the most" });
+        }
+        check_id("the nodes' names", &text.replace('*', "0"))?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name, where it is one.
+    pub fn name(&self) -> Option<NodeId> {
+        NodeId::new(&self.0).ok()
+    }
+
+    pub fn matches(&self, node: &NodeId) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(last) = parts.next_back() else { return node.as_str() == first };
+        let inner = node.as_str().strip_prefix(first).and_then(|rest| rest.strip_suffix(last));
+        let Some(mut rest) = inner else { return false };
+        for part in parts {
+            // The first place that fits is as good as any.
+            let Some((_, after)) = rest.split_once(part) else { return false };
+            rest = after;
+        }
+        true
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A metric family, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Family {
@@ -274,6 +322,28 @@ mod tests {
         assert!(check_label_name("vllm:x").is_err());
         assert!(check_label_name("__name__").is_err());
         assert!(check_metric_name(&"a".repeat(MAX_NAME + 1)).is_err());
+    }
+
+    #[test]
+    fn patterns_of_nodes() {
+        let matches = |pattern: &str, node: &str| {
+            NodePattern::new(pattern).unwrap().matches(&NodeId::new(node).unwrap())
+        };
+        for (pattern, yes, no) in [
+            ("gpu-1", &["gpu-1"][..], &["gpu-11", "gpu", "xgpu-1"][..]),
+            ("gpu-*", &["gpu-", "gpu-1", "gpu-1.example"], &["gpu", "xgpu-1"]),
+            ("*.example", &["a.example", "a.b.example"], &["a.example.org"]),
+            ("a*a", &["aa", "aba"], &["a", "ab"]),
+            ("r*-gpu-*-b", &["r1-gpu-2-b", "r-gpu--b"], &["r1-gpu-b", "r1-cpu-2-b"]),
+            ("*", &["a", "anything.at-all"], &[]),
+        ] {
+            yes.iter().for_each(|node| assert!(matches(pattern, node), "{pattern} {node}"));
+            no.iter().for_each(|node| assert!(!matches(pattern, node), "{pattern} {node}"));
+        }
+        for bad in ["", "a b", "-a", "a/*", "*********"] {
+            assert!(NodePattern::new(bad).is_err(), "{bad}");
+        }
+        assert!(NodePattern::new("gpu-*").unwrap().name().is_none());
     }
 
     #[test]

@@ -156,6 +156,15 @@ fn a_token_enrols_once_one_node_and_not_for_ever() {
         ensure!(mode == 0o600, "the key has mode {mode:o}");
         aggregator.agent(test, "again")?.enrol(&token).await?.refused(&[])?;
 
+        // One for a batch: the machine says its name.
+        let batch = aggregator.cli_json(&["token", "create", "--nodes", "rack7-*", "--count", "2"]).await?;
+        let batch = batch["token"].as_str().context("no token for a batch")?.to_owned();
+        aggregator.agent(test, "rack7-1")?.enrol_as(&batch, "rack7-1").await?.ok()?;
+        aggregator.agent(test, "other")?.enrol_as(&batch, "other").await?.refused(&["rack7-*"])?;
+        aggregator.agent(test, "thief")?.enrol_as(&batch, "rack7-1").await?.refused(&["known already"])?;
+        aggregator.agent(test, "rack7-2")?.enrol_as(&batch, "rack7-2").await?.ok()?;
+        aggregator.agent(test, "rack7-3")?.enrol_as(&batch, "rack7-3").await?.refused(&["was used"])?;
+
         let short = aggregator.enrolment_token_for("gpu-2", "1s").await?;
         tokio::time::sleep(Duration::from_millis(1500)).await;
         aggregator.agent(test, "late")?.enrol(&short).await?.refused(&["expired"])?;

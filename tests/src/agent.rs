@@ -146,9 +146,18 @@ impl<'a> AgentBuilder<'a> {
 
     /// Runs `picket-agent enroll`.
     pub async fn enrol(&self, token: &str) -> Result<Output> {
+        self.run_enroll(&["--token", token]).await
+    }
+
+    /// The same with a token for a batch.
+    pub async fn enrol_as(&self, token: &str, node: &str) -> Result<Output> {
+        self.run_enroll(&["--token", token, "--node", node]).await
+    }
+
+    async fn run_enroll(&self, arguments: &[&str]) -> Result<Output> {
         let config = self.write()?;
         let mut command = Command::new(binary("picket-agent")?);
-        command.args(["enroll", "--token", token]).arg("--config").arg(&config);
+        command.arg("enroll").args(arguments).arg("--config").arg(&config);
         command.envs(self.environment.iter().map(|(n, v)| (n, v)));
         run_program_with(&mut command).await
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use picket_proto::model::NodeId;
+use picket_proto::model::{NodeId, NodePattern};
 use picket_proto::v1;
 use picket_proto::v1::enrolment_client::EnrolmentClient;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
@@ -31,6 +31,8 @@ pub struct EnrollOptions {
     pub token: String,
     /// `host:port`, where the aggregator is reached from here, instead of the token's addresses.
     pub aggregator: Option<String>,
+    /// The name to take, where the token leaves it open; the machine's own where this is none.
+    pub node: Option<String>,
     pub state_dir: PathBuf,
 }
 
@@ -41,6 +43,8 @@ pub enum EnrollError {
     Token(#[from] TokenError),
     #[error(transparent)]
     Address(#[from] AddressError),
+    #[error("this token is for {pattern}, and this node would be {name:?}: {advice}")]
+    Name { pattern: NodePattern, name: String, advice: &'static str },
     #[error("no enrolment: {0}")]
     Connect(#[source] ConnectError),
     #[error("{address} refused to enrol this node: {reason}")]
@@ -64,9 +68,10 @@ pub async fn enroll(options: EnrollOptions) -> Result<NodeId, EnrollError> {
         Some(text) => vec![text.parse::<Address>()?],
         None => token.aggregators.clone(),
     };
+    let name = name(&token.nodes, options.node)?;
     let (key, csr) = key_and_request().map_err(EnrollError::Key)?;
 
-    let (address, answer) = ask(&addresses, &token, csr).await?;
+    let (address, answer) = ask(&addresses, &token, &name, csr).await?;
     let unusable = |why: String| EnrollError::Answer { address: address.clone(), why };
     let node = NodeId::new(&answer.node).map_err(|e| unusable(e.to_string()))?;
     check_issued(&answer.certificates, &key, &node, unix_now()).map_err(unusable)?;
@@ -98,10 +103,28 @@ pub async fn enroll(options: EnrollOptions) -> Result<NodeId, EnrollError> {
     Ok(node)
 }
 
+/// The name to ask for: the token's, else the operator's, else the machine's.
+fn name(pattern: &NodePattern, wish: Option<String>) -> Result<NodeId, EnrollError> {
+    let open = pattern.name().is_none();
+    let advice = match (&wish, open) {
+        (_, false) => "leave out --node, or ask for a token of that name",
+        (Some(_), true) => "pass a --node that the token allows",
+        (None, true) => "pass the name that it shall have by --node NAME",
+    };
+    let name = match (wish, pattern.name()) {
+        (Some(wish), _) => wish,
+        (None, Some(node)) => return Ok(node),
+        (None, None) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let node = NodeId::new(&name).ok().filter(|node| pattern.matches(node));
+    node.ok_or_else(|| EnrollError::Name { pattern: pattern.clone(), name, advice })
+}
+
 /// Tries the addresses in turn until one answers. An answer, a refusal too, is final: the token may be used up.
 async fn ask(
     addresses: &[Address],
     token: &Token,
+    node: &NodeId,
     csr: Vec<u8>,
 ) -> Result<(Address, v1::EnrolResponse), EnrollError> {
     let config = pinned_config(token.pin).map_err(EnrollError::Tls)?;
@@ -122,7 +145,7 @@ async fn ask(
                 continue;
             }
         };
-        let request = v1::EnrolRequest { secret: token.secret.clone(), node: token.node.to_string(), csr };
+        let request = v1::EnrolRequest { secret: token.secret.clone(), node: node.to_string(), csr };
         let mut client = EnrolmentClient::new(channel);
         let answered = tokio::time::timeout(CALL_TIMEOUT, client.enrol(request)).await;
         return match answered {

@@ -69,7 +69,8 @@ impl Setup {
     }
 
     async fn enroll(&self, token: String) -> Result<String, EnrollError> {
-        let options = EnrollOptions { token, aggregator: None, state_dir: self.state.path().to_owned() };
+        let options =
+            EnrollOptions { token, aggregator: None, node: None, state_dir: self.state.path().to_owned() };
         enroll(options).await.map(|node| node.to_string())
     }
 
@@ -144,6 +145,7 @@ async fn a_certificate_under_the_pinned_authoritys_name_alone_is_refused() {
     let options = EnrollOptions {
         token: token(&[&address], &pinned.pin()),
         aggregator: None,
+        node: None,
         state_dir: state.path().to_owned(),
     };
     let error = enroll(options).await.unwrap_err();
@@ -192,6 +194,7 @@ async fn peers_that_are_no_aggregator() {
         let options = EnrollOptions {
             token: token(&["unused:1"], &[0; 32]),
             aggregator: Some(address),
+            node: None,
             state_dir: state.path().to_owned(),
         };
         let error = enroll(options).await.unwrap_err().to_string();

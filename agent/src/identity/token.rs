@@ -1,4 +1,4 @@
-//! The one-time enrolment token: where the aggregator is, which node this will be, which certificate authority to
+//! The enrolment token: where the aggregator is, which node this will be or which names it may take, which certificate authority to
 //! expect there, and a secret that the aggregator accepts once.
 //!
 //! Text form: `picket-enrol-v1.` and base64url (no padding) of a small JSON object. No error here repeats the token's
@@ -6,7 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use picket_proto::model::{InvalidName, NodeId};
+use picket_proto::model::{InvalidName, NodePattern};
 
 use super::{Address, AddressError};
 
@@ -19,8 +19,8 @@ const MAX_ADDRESSES: usize = 16;
 pub struct Token {
     /// Where the aggregator is, in the order to try.
     pub aggregators: Vec<Address>,
-    /// The node that this token makes.
-    pub node: NodeId,
+    /// The node that this token makes, or the names that one may take.
+    pub nodes: NodePattern,
     /// SHA-256 of the aggregator's CA certificate (DER).
     pub pin: [u8; 32],
     /// What the aggregator knows the token by.
@@ -100,12 +100,12 @@ impl std::str::FromStr for Token {
             return Err(TokenError::NoAddress);
         }
         let aggregators = content.a.iter().map(|a| a.parse()).collect::<Result<Vec<Address>, _>>()?;
-        let node = NodeId::new(&content.n)?;
+        let nodes = NodePattern::new(&content.n)?;
         let pin = hex32(&content.p).ok_or(TokenError::Pin)?;
         if content.s.is_empty() {
             return Err(TokenError::NoSecret);
         }
-        Ok(Self { aggregators, node, pin, secret: content.s })
+        Ok(Self { aggregators, nodes, pin, secret: content.s })
     }
 }
 
@@ -125,7 +125,7 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token")
             .field("aggregators", &self.aggregators)
-            .field("node", &self.node)
+            .field("nodes", &self.nodes)
             .finish_non_exhaustive()
     }
 }
@@ -159,7 +159,7 @@ mod tests {
             token(&format!(r#"{{"a":["agg.example:9470","[::1]:1"],"n":"gpu-01","p":"{pin}","s":"hush"}}"#));
         for text in [text.clone(), format!("  {text}\n"), format!("{text}==")] {
             let t: Token = text.parse().unwrap();
-            assert_eq!(t.node.as_str(), "gpu-01");
+            assert_eq!(t.nodes.as_str(), "gpu-01");
             assert_eq!(t.aggregators.len(), 2);
             assert_eq!(t.pin[..2], [0x0a, 0xb1]);
             assert_eq!(t.secret, "hush");

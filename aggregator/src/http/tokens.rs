@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use picket_proto::model::NodeId;
+use picket_proto::model::NodePattern;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,11 +20,18 @@ use crate::identity::{AccessError, EnrolmentText, Mode, Role};
 const DEFAULT_ENROLMENT_LIFE: Duration = Duration::from_secs(3600);
 const MAX_ENROLMENT_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Either `node` (an enrolment token) or `role` and `name` (an API token).
+/// So many nodes may enrol with one token.
+const MOST_USES: u32 = 10_000;
+
+/// `node`, or `nodes` and `count` (an enrolment token), or `role` and `name` (an API token).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     node: Option<String>,
+    /// A pattern of names, in which `*` stands for any characters.
+    nodes: Option<String>,
+    /// How many nodes may enrol.
+    count: Option<u32>,
     role: Option<String>,
     name: Option<String>,
     /// `1h`, `30d`; an API token without one lasts until it is revoked.
@@ -45,11 +52,24 @@ pub async fn create(
             })
         })
         .transpose()?;
-    match (wish.node, wish.role, wish.name) {
-        (Some(node), None, None) => enrolment(&app, &caller, &node, life).await,
-        (None, Some(role), Some(name)) => api(&app, &caller, &role, name, life).await,
-        _ => Err(ApiError::bad_request("a token is either for a node or for the API")
-            .advice(r#"send {"node": "NAME", "ttl": "1h"} or {"role": "viewer", "name": "NAME"}"#)),
+    match (wish.node, wish.nodes.zip(wish.count), wish.role, wish.name) {
+        (Some(node), None, None, None) if wish.count.is_none() => {
+            if node.contains('*') {
+                return Err(ApiError::bad_request(format!("{node:?} is a pattern, not a node's name"))
+                    .advice(r#"send {"nodes": "PATTERN", "count": N}"#));
+            }
+            enrolment(&app, &caller, &node, 1, life).await
+        }
+        (None, Some((nodes, uses)), None, None) => {
+            if !(1..=MOST_USES).contains(&uses) {
+                return Err(ApiError::bad_request(format!("count is 1 to {MOST_USES}, not {uses}")));
+            }
+            enrolment(&app, &caller, &nodes, uses, life).await
+        }
+        (None, None, Some(role), Some(name)) => api(&app, &caller, &role, name, life).await,
+        _ => Err(ApiError::bad_request("a token is either for nodes or for the API").advice(
+            r#"send {"node": "NAME", "ttl": "1h"}, {"nodes": "gpu-*", "count": 64} or {"role": "viewer", "name": "NAME"}"#,
+        )),
     }
 }
 
@@ -72,6 +92,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
             json!({
                 "id": token.id, "node": token.node, "state": state, "created_ms": token.created_ms,
                 "created_by": token.created_by, "expires_ms": token.expires_ms, "used_ms": token.used_ms,
+                "count": token.uses, "used": token.used,
             })
         })
         .collect();
@@ -101,33 +122,35 @@ pub async fn revoke(
 async fn enrolment(
     app: &Arc<App>,
     caller: &Caller,
-    node: &str,
+    nodes: &str,
+    uses: u32,
     life: Option<Duration>,
 ) -> Result<Response, ApiError> {
     let Mode::Picket { authority, .. } = &app.mode else {
         return Err(ApiError::new(StatusCode::CONFLICT, "this aggregator does not enrol nodes")
             .advice("its operator brings a CA: give the node a certificate of that CA"));
     };
-    let node = NodeId::new(node).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let nodes = NodePattern::new(nodes).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let life = life.unwrap_or(DEFAULT_ENROLMENT_LIFE);
     if life > MAX_ENROLMENT_LIFE {
         return Err(ApiError::bad_request("an enrolment token lives 30 days at most"));
     }
     let registry = Arc::clone(&app.registry);
     let by = Arc::clone(&caller.name);
-    let token = blocking(move || registry.create_enrolment(&node, life, &by)).await?;
+    let token = blocking(move || registry.create_enrolment(&nodes, uses, life, &by)).await?;
     let pin = authority.fingerprint();
     let text = EnrolmentText {
         addresses: &app.advertised,
-        node: token.node.as_str(),
+        node: token.nodes.as_str(),
         pin: &pin,
         secret: &token.secret,
     }
     .encode()
     .map_err(|error| ApiError::internal(&error))?;
-    tracing::info!(node = %token.node, id = token.id, by = %caller.name, "made an enrolment token");
+    tracing::info!(node = %token.nodes, uses, id = token.id, by = %caller.name, "made an enrolment token");
     let body = json!({
-        "id": token.id, "kind": "enrolment", "node": token.node, "token": text, "expires_ms": token.expires_ms,
+        "id": token.id, "kind": "enrolment", "node": token.nodes, "count": uses, "token": text,
+        "expires_ms": token.expires_ms,
     });
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }

@@ -23,6 +23,7 @@ use crate::transport::PeerInfo;
 pub struct EnrolmentText<'a> {
     #[serde(rename = "a")]
     pub addresses: &'a [String],
+    /// Its name, or a pattern of the names that it may take.
     #[serde(rename = "n")]
     pub node: &'a str,
     /// SHA-256 of the CA's certificate, hex.
@@ -58,7 +59,8 @@ impl EnrolmentService {
             EnrolmentError::Used { .. } => "used",
             EnrolmentError::Expired { .. } => "expired",
             EnrolmentError::Withdrawn { .. } => "withdrawn",
-            EnrolmentError::OtherNode => "other-node",
+            EnrolmentError::OtherNode | EnrolmentError::OtherName { .. } => "other-node",
+            EnrolmentError::Taken { .. } => "taken",
             EnrolmentError::Revoked(_) => "revoked",
             EnrolmentError::Authority(_) => "request",
             EnrolmentError::Registry(_) => "internal",
@@ -78,7 +80,10 @@ impl EnrolmentService {
             EnrolmentError::Used { .. }
             | EnrolmentError::Expired { .. }
             | EnrolmentError::Withdrawn { .. } => Status::failed_precondition(text),
-            EnrolmentError::OtherNode | EnrolmentError::Revoked(_) => Status::permission_denied(text),
+            EnrolmentError::OtherNode
+            | EnrolmentError::OtherName { .. }
+            | EnrolmentError::Taken { .. }
+            | EnrolmentError::Revoked(_) => Status::permission_denied(text),
             EnrolmentError::Authority(
                 AuthorityError::Request(_) | AuthorityError::RequestSize(_) | AuthorityError::KeyKind,
             ) => Status::invalid_argument(text),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use picket_proto::model::NodeId;
+use picket_proto::model::{NodeId, NodePattern};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -100,7 +100,7 @@ pub struct NodeRecord {
 #[derive(Debug, Clone)]
 pub struct NewEnrolmentToken {
     pub id: String,
-    pub node: NodeId,
+    pub nodes: NodePattern,
     pub secret: String,
     pub expires_ms: i64,
 }
@@ -109,10 +109,16 @@ pub struct NewEnrolmentToken {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnrolmentToken {
     pub id: String,
+    /// A name, or a pattern.
     pub node: String,
     pub created_ms: i64,
     pub created_by: String,
     pub expires_ms: i64,
+    /// How many nodes may enrol with it.
+    pub uses: u32,
+    /// How many did.
+    pub used: u32,
+    /// When the last of them did.
     pub used_ms: Option<i64>,
     pub voided_ms: Option<i64>,
 }
@@ -145,6 +151,12 @@ pub enum EnrolmentError {
     Withdrawn { at_ms: i64 },
     #[error("this enrolment token is for another node")]
     OtherNode,
+    #[error("this enrolment token is for nodes named {pattern}, not for {name:?}")]
+    OtherName { pattern: String, name: String },
+    #[error(
+        "a node {node} is known already, and this token makes new nodes only: ask for one of its own, `picket token create --node {node}`"
+    )]
+    Taken { node: NodeId },
     #[error(transparent)]
     Revoked(#[from] Revoked),
     #[error(transparent)]
@@ -224,24 +236,26 @@ impl Registry {
         Ok(changed > 0)
     }
 
-    /// Makes a one-time token for `node`, good for `life`.
+    /// Makes a token, good for `life`, with which `uses` nodes with such names can enrol: a one-time token for one
+    /// node, or one for a batch of nodes that are not known yet.
     pub fn create_enrolment(
         &self,
-        node: &NodeId,
+        nodes: &NodePattern,
+        uses: u32,
         life: Duration,
         by: &str,
     ) -> Result<NewEnrolmentToken, RegistryError> {
         let now = self.clock.now_ms();
         let token = NewEnrolmentToken {
             id: secret::generate_id()?,
-            node: node.clone(),
+            nodes: nodes.clone(),
             secret: secret::generate()?,
             expires_ms: now.saturating_add(millis(life)),
         };
         self.database.transaction(|t| {
             t.execute(
-                "INSERT INTO enrolment_token (id, node, hash, created_ms, created_by, expires_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![token.id, node.as_str(), Hash::of(&token.secret).as_bytes(), now, by, token.expires_ms],
+                "INSERT INTO enrolment_token (id, node, hash, created_ms, created_by, expires_ms, uses) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![token.id, nodes.as_str(), Hash::of(&token.secret).as_bytes(), now, by, token.expires_ms, uses],
             )
         })?;
         Ok(token)
@@ -275,11 +289,11 @@ impl Registry {
             if token.expires_ms <= now {
                 return Err(EnrolmentError::Expired { at_ms: token.expires_ms });
             }
-            if wish.is_some_and(|wish| !wish.is_empty() && wish != token.node) {
-                return Err(EnrolmentError::OtherNode);
-            }
-            let node = NodeId::new(&token.node).map_err(|_| EnrolmentError::Unknown)?;
-            t.execute("UPDATE enrolment_token SET used_ms = ?2 WHERE id = ?1", params![token.id, now])?;
+            let node = named(t, &token.node, wish.unwrap_or_default())?;
+            t.execute(
+                "UPDATE enrolment_token SET used = used + 1, used_ms = CASE WHEN used + 1 >= uses THEN ?2 END WHERE id = ?1",
+                params![token.id, now],
+            )?;
             let number = IssueNumber(next_issue(t, now)?);
             let leaf = issue(&node, number)?;
             store(t, &node, number, &leaf)?;
@@ -432,9 +446,26 @@ fn enrolment_token(row: &Row<'_>) -> rusqlite::Result<EnrolmentToken> {
         created_ms: row.get("created_ms")?,
         created_by: row.get("created_by")?,
         expires_ms: row.get("expires_ms")?,
+        uses: row.get("uses")?,
+        used: row.get("used")?,
         used_ms: row.get("used_ms")?,
         voided_ms: row.get("voided_ms")?,
     })
+}
+
+/// The name that a token gives to a node which wishes for this one. A token for many makes new nodes only: who has
+/// it must not become one that is there, or that was revoked.
+fn named(t: &Transaction<'_>, token: &str, wish: &str) -> Result<NodeId, EnrolmentError> {
+    let pattern = NodePattern::new(token).map_err(|_| EnrolmentError::Unknown)?;
+    if let Some(node) = pattern.name() {
+        return if wish.is_empty() || wish == token { Ok(node) } else { Err(EnrolmentError::OtherNode) };
+    }
+    let other =
+        || EnrolmentError::OtherName { pattern: token.to_owned(), name: wish.chars().take(253).collect() };
+    let node = NodeId::new(wish).ok().filter(|node| pattern.matches(node)).ok_or_else(other)?;
+    let known =
+        t.query_row("SELECT 1 FROM node WHERE name = ?1", [node.as_str()], |_| Ok(())).optional()?.is_some();
+    if known { Err(EnrolmentError::Taken { node }) } else { Ok(node) }
 }
 
 /// The next issue number: now, or one more than the last where the clock has not moved on (or went back).

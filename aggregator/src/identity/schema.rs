@@ -39,7 +39,8 @@ impl Database {
 }
 
 /// Each entry takes the file from the version of its index to the next. Entries are only ever added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE node (
         name TEXT PRIMARY KEY,
         first_seen_ms INTEGER NOT NULL,
@@ -78,7 +79,14 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     INSERT INTO counter VALUES ('issue', 0);
-"];
+",
+    "
+    -- How many nodes may enrol with it, and how many did; `node` is a pattern where it is not for one node.
+    ALTER TABLE enrolment_token ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE enrolment_token ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+    UPDATE enrolment_token SET used = 1 WHERE used_ms IS NOT NULL;
+",
+];
 
 fn open(path: &Path) -> Result<Connection, RegistryError> {
     let file = |source: io::Error| RegistryError::File { path: path.to_owned(), source };

@@ -158,9 +158,9 @@ async fn plain_http_is_possible_and_metrics_are_exposition() {
 }
 
 async fn aggregator_enrol_over_plain(aggregator: &Aggregator) -> crate::fixture::Identity {
-    let node = picket_proto::model::NodeId::new("a").unwrap();
-    let token =
-        aggregator.api.registry.create_enrolment(&node, std::time::Duration::from_secs(60), "test").unwrap();
+    let node = picket_proto::model::NodePattern::new("a").unwrap();
+    let life = std::time::Duration::from_secs(60);
+    let token = aggregator.api.registry.create_enrolment(&node, 1, life, "test").unwrap();
     aggregator.enrol_with(&token.secret, "a").await.unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use picket_aggregator::app::init;
 use picket_aggregator::clock::Clock;
 use picket_aggregator::identity::{NameRule, node_name};
-use picket_proto::model::NodeId;
+use picket_proto::model::{NodeId, NodePattern};
 use picket_proto::v1;
 use picket_proto::v1::enrolment_client::EnrolmentClient;
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
@@ -69,19 +69,65 @@ async fn tokens_work_once_for_one_node_until_they_end() {
     let (code, text) = refused("nobody-knows-me", "a").await;
     assert!(code == Code::Unauthenticated && text.contains("not known"), "{text}");
 
-    let ended =
-        aggregator.api.registry.create_enrolment(&NodeId::new("c").unwrap(), Duration::ZERO, "t").unwrap();
+    let invite = |nodes: &str, uses, life| {
+        aggregator.api.registry.create_enrolment(&NodePattern::new(nodes).unwrap(), uses, life, "t").unwrap()
+    };
+    let ended = invite("c", 1, Duration::ZERO);
     let (code, text) = refused(&ended.secret, "c").await;
     assert!(code == Code::FailedPrecondition && text.contains("expired"), "{text}");
-    let withdrawn = aggregator
-        .api
-        .registry
-        .create_enrolment(&NodeId::new("d").unwrap(), Duration::from_secs(60), "t")
-        .unwrap();
+    let withdrawn = invite("d", 1, Duration::from_secs(60));
     let path = format!("/api/v1/tokens/{}", withdrawn.id);
     assert_eq!(aggregator.call("DELETE", &path, Some(&aggregator.admin), None).await.status, 200);
     let (code, text) = refused(&withdrawn.secret, "d").await;
     assert!(code == Code::FailedPrecondition && text.contains("withdrawn"), "{text}");
+}
+
+#[tokio::test]
+async fn a_token_for_a_batch_makes_so_many_new_nodes_of_its_names() {
+    let aggregator = Aggregator::start().await;
+    let make = async |body: &str| {
+        let body = serde_json::from_str(body).unwrap();
+        aggregator.call("POST", "/api/v1/tokens", Some(&aggregator.admin), Some(body)).await
+    };
+    for bad in [
+        r#"{"nodes": "gpu-*"}"#,
+        r#"{"node": "gpu-*"}"#,
+        r#"{"nodes": "gpu-*", "count": 0}"#,
+        r#"{"nodes": "gpu *", "count": 1}"#,
+        r#"{"nodes": "gpu-*", "node": "gpu-1", "count": 1}"#,
+    ] {
+        assert_eq!(make(bad).await.status, 400, "{bad}");
+    }
+    let registry = &aggregator.api.registry;
+    let pattern = NodePattern::new("gpu-*").unwrap();
+    let token = registry.create_enrolment(&pattern, 3, Duration::from_secs(60), "t").unwrap();
+    let refused = async |node: &str| match aggregator.enrol_with(&token.secret, node).await {
+        Ok(_) => panic!("{node} was enrolled"),
+        Err(status) => (status.code(), status.message().to_owned()),
+    };
+    let known = aggregator.invite("gpu-0").await;
+    aggregator.enrol_with(&known, "gpu-0").await.unwrap();
+    registry.revoke(&NodeId::new("gpu-9").unwrap(), "t").unwrap();
+    for (node, what) in [
+        ("cpu-1", "named gpu-*"),
+        ("", "named gpu-*"),
+        ("gpu-0", "known already"),
+        ("gpu-9", "known already"),
+    ] {
+        let (code, text) = refused(node).await;
+        assert!(code == Code::PermissionDenied && text.contains(what), "{node}: {text}");
+    }
+    // None of that was counted, and of more than are left three win.
+    let uses = futures_util::future::join_all(
+        (1..8).map(async |n| aggregator.enrol_with(&token.secret, &format!("gpu-{n}")).await.is_ok()),
+    )
+    .await;
+    assert_eq!(uses.iter().filter(|won| **won).count(), 3);
+    let (code, text) = refused("gpu-8").await;
+    assert!(code == Code::FailedPrecondition && text.contains("used"), "{text}");
+    let listed = registry.enrolment_tokens().unwrap();
+    let listed = listed.iter().find(|listed| listed.id == token.id).unwrap();
+    assert_eq!((listed.uses, listed.used, listed.node.as_str()), (3, 3, "gpu-*"));
 }
 
 #[tokio::test]

@@ -11,10 +11,14 @@ use crate::output;
 
 pub async fn run(client: &Client, format: Output, command: TokenCommand) -> Result<(), Error> {
     match command {
-        TokenCommand::Create { node, role, name, ttl } => {
+        TokenCommand::Create { node, nodes, count, role, name, ttl } => {
             let mut body = Map::new();
+            if let Some(count) = count {
+                body.insert("count".into(), count.into());
+            }
+            let ttl = ttl.map(|t| t.to_string());
             for (key, value) in
-                [("node", node), ("role", role), ("name", name), ("ttl", ttl.map(|t| t.to_string()))]
+                [("node", node), ("nodes", nodes), ("role", role), ("name", name), ("ttl", ttl)]
             {
                 if let Some(value) = value {
                     body.insert(key.into(), value.into());
@@ -43,6 +47,10 @@ async fn create(client: &Client, format: Output, body: &Value) -> Result<(), Err
     output::line(answer["token"].as_str().unwrap_or_default())?;
     let end = answer["expires_ms"].as_i64().map_or_else(|| "it is revoked".to_owned(), output::time);
     match answer["node"].as_str() {
+        Some(nodes) if body.get("nodes").is_some() => eprintln!(
+            "Works for {} new nodes named {nodes}, until {end}: picket-agent enroll --token TOKEN [--node NAME]",
+            answer["count"]
+        ),
         Some(node) => {
             eprintln!("Works once, for the node {node}, until {end}: picket-agent enroll --token TOKEN")
         }
@@ -63,15 +71,17 @@ async fn list(client: &Client, format: Output) -> Result<(), Error> {
         vec![text("id"), what, state, time("created_ms"), text("created_by"), time("expires_ms")]
     };
     let word = |token: &Value, name: &str| output::plain(token[name].as_str().unwrap_or_default());
+    let state = |token: &Value| match token["count"].as_u64() {
+        Some(count) if count > 1 => format!("{}, {} of {count} used", word(token, "state"), token["used"]),
+        _ => word(token, "state"),
+    };
     let api = all("api");
     let enrolment = all("enrolment");
     let rows = api
         .iter()
         .map(|token| row(token, format!("{} {}", word(token, "role"), word(token, "name")), "active".into()))
         .chain(
-            enrolment
-                .iter()
-                .map(|token| row(token, format!("node {}", word(token, "node")), word(token, "state"))),
+            enrolment.iter().map(|token| row(token, format!("node {}", word(token, "node")), state(token))),
         );
     Ok(output::table(&["ID", "FOR", "STATE", "MADE", "BY", "ENDS"], rows, &[])?)
 }
