@@ -15,6 +15,7 @@ mod https;
 mod identity;
 mod litellm;
 mod logstore;
+mod packaging;
 mod peers;
 mod rollout;
 mod scenario;
