@@ -139,6 +139,7 @@ pub fn hello() -> uplink_message::Message {
         kernel: "test".to_owned(),
         arch: "x86_64".to_owned(),
         now_ms: now_ms(),
+        labels: Vec::new(),
     })
 }
 

@@ -74,6 +74,8 @@ pub struct Shelf {
     trust: Arc<Trust>,
     records: Mutex<Records>,
     holds: Mutex<HashMap<String, Weak<()>>>,
+    /// Held while a file is written.
+    keeping: Mutex<()>,
     /// The digest that was last seen in the plugin folder, by plugin.
     seen: Mutex<HashMap<PluginId, String>>,
 }
@@ -95,6 +97,7 @@ impl Shelf {
             trust,
             records: Mutex::new(records),
             holds: Mutex::default(),
+            keeping: Mutex::default(),
             seen: Mutex::default(),
         };
         shelf.clear();
@@ -296,6 +299,8 @@ impl Shelf {
     }
 
     fn keep(&self, digest: &str, bytes: &[u8], evidence: &Evidence) -> std::io::Result<PathBuf> {
+        // Two plugins may be of one file.
+        let _one = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         own_folder(&self.folder)?;
         let file = self.file(digest);
         for (suffix, content) in

@@ -106,14 +106,11 @@ fn begin<T: Default + PartialEq>(receiver: &mut Option<watch::Receiver<T>>) {
 
 /// The next state; never where nobody makes one any more.
 async fn changed<T: Clone>(receiver: &mut Option<watch::Receiver<T>>) -> T {
-    match receiver {
-        Some(live) => {
-            if live.changed().await.is_ok() {
-                return live.borrow_and_update().clone();
-            }
-            *receiver = None;
+    if let Some(live) = receiver {
+        if live.changed().await.is_ok() {
+            return live.borrow_and_update().clone();
         }
-        None => {}
+        *receiver = None;
     }
     std::future::pending().await
 }

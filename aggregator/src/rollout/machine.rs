@@ -382,19 +382,21 @@ impl Machine {
         if failed <= self.plan.max_failures {
             return false;
         }
-        self.phase = Phase::Halted;
         let allowed = self.plan.max_failures;
+        self.halt(&format!("{failed} failed, {allowed} may"), notes);
+        true
+    }
+
+    fn halt(&mut self, why: &str, notes: &mut Vec<Note>) {
         let last = self.agents.iter().filter(|(_, agent)| agent.state == State::Failed);
         let last = last.max_by_key(|(_, agent)| agent.since_ms);
         self.reason = match last {
-            Some((node, agent)) => {
-                format!("{failed} failed, {allowed} may: on {node} {} {}", agent.code, agent.reason)
-            }
-            None => format!("{failed} failed, {allowed} may"),
+            Some((node, agent)) => format!("{why}: on {node} {} {}", agent.code, agent.reason),
+            None => why.to_owned(),
         };
+        self.phase = Phase::Halted;
         self.well_since_ms = None;
         notes.push(Note::Phase(Phase::Halted));
-        true
     }
 
     fn target(&self, stage: usize, fleet: &BTreeMap<String, Seen>) -> usize {
@@ -480,6 +482,11 @@ impl Machine {
         };
         if !settled || done == 0 || !all_chosen(self) {
             self.well_since_ms = None;
+            let failed = self.agents.values().any(|agent| agent.state == State::Failed);
+            if settled && failed && all_chosen(self) {
+                // However many may fail: what nobody took has no way to go on by itself.
+                self.halt("no node of the stage took it", notes);
+            }
             return;
         }
         let since = *self.well_since_ms.get_or_insert(now_ms);

@@ -75,7 +75,7 @@ pub enum RolloutError {
     #[error("the aggregator's policy cannot be used: {0}")]
     Policy(#[from] PolicyError),
     #[error("{} {what} is not trusted: {source}{}. {}", .source.code(), no_policy(.missing.as_deref()), .source.advice())]
-    Untrusted { what: String, source: Untrusted, missing: Option<PathBuf> },
+    Untrusted { what: String, source: Box<Untrusted>, missing: Option<PathBuf> },
     #[error("the rollout {id} of {plugin} is {phase}: {advice}")]
     Busy { id: String, plugin: String, phase: &'static str, advice: &'static str },
     #[error(

@@ -111,7 +111,7 @@ impl Rollouts {
         let subject = Subject { configured: Some(plugin), bytes: component, evidence };
         policy.judge(subject).map_err(|source| RolloutError::Untrusted {
             what: what.to_owned(),
-            source,
+            source: Box::new(source),
             missing,
         })
     }
