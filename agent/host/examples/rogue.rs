@@ -52,8 +52,8 @@ fn main() -> std::io::Result<()> {
         }
         "another-instance" => socket.write_all(&trial::ask(INSTANCE + 9))?,
         "asks-twice" => {
-            socket.write_all(&trial::ask(INSTANCE))?;
-            socket.write_all(&trial::ask(INSTANCE))?;
+            // At once: after an answer to the first the second would be due.
+            socket.write_all(&[trial::ask(INSTANCE), trial::ask(INSTANCE)].concat())?;
         }
         "done-twice" => {
             socket.write_all(&trial::done(INSTANCE, false))?;
