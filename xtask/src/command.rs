@@ -12,6 +12,16 @@ pub fn cargo(root: &Path, args: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(args).current_dir(root);
+    // `cargo run` says of xtask who it is. Build scripts that look at such variables (ring's) would run again after each change
+    // from `cargo xtask` to plain `cargo`, and all that depends on them be compiled again.
+    for (name, _) in std::env::vars_os() {
+        let own = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if own {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -4,11 +4,12 @@
 //! No WASI: the target is `wasm32-unknown-unknown`, and the component's imports are what the plugin really uses.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wit_component::{ComponentEncoder, DecodedWasm};
+
+use crate::command;
 
 /// The component's custom section that holds the manifest.
 const SECTION: &str = "picket:manifest";
@@ -19,8 +20,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 pub fn build(root: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     let workspace = root.join("plugins");
     let plugins = select(all(&workspace)?, names)?;
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--release", "--lib", "--target", TARGET]).current_dir(&workspace);
+    let mut command = command::cargo(&workspace, &["build", "--release", "--lib", "--target", TARGET]);
     for plugin in &plugins {
         command.args(["--package", &plugin.package]);
     }
