@@ -252,7 +252,7 @@ impl Scan {
                 self.frames_lost += 1;
                 continue;
             };
-            self.next += 1;
+            self.next = self.next.saturating_add(1);
             self.time_ms = head.time_ms;
             return Ok(Some(Record { sequence: head.sequence, bytes }));
         }
@@ -268,7 +268,7 @@ impl Scan {
             (None, None) => return 0,
         };
         let first = self.first_bad.unwrap_or(self.next).max(acked.saturating_add(1));
-        (last + 1).saturating_sub(first)
+        last.saturating_add(1).saturating_sub(first)
     }
 
     /// Sequences of a life rise one by one: what jumps far is no frame.
