@@ -97,7 +97,6 @@ fn what_is_dropped_in_runs_and_what_is_taken_away_stops_within_a_second() {
         let agent = bench.alone(test).await?;
         let nothing = refused(&agent, "PKT-0001").await?;
         ensure!(nothing["state"] == "refused", "{nothing}");
-        let mut fastest = Duration::MAX;
         for version in ["1.0.0", "1.1.0"] {
             bench.drop_in(version).await?;
             let plugin = runs(&agent, version).await?;
@@ -114,12 +113,10 @@ fn what_is_dropped_in_runs_and_what_is_taken_away_stops_within_a_second() {
                 ensure!(gone.elapsed() < Duration::from_secs(10), "its series are still there");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             };
-            fastest = fastest.min(stopped);
+            ensure!(stopped < Duration::from_secs(1), "it stopped after {stopped:?}");
             let plugin = agent.plugin_state("count", "removed").await?;
             ensure!(plugin["reason"].as_str().is_some_and(|why| why.contains("taken away")), "{plugin}");
         }
-        // On a machine that does much else one of them may wait for its turn.
-        ensure!(fastest < Duration::from_secs(1), "they stopped after {fastest:?} at best");
         let table = agent_command(&agent, &["plugins"]).await?.ok()?;
         ensure!(table.contains("removed"), "{table}");
         Ok(())
