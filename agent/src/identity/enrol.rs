@@ -232,3 +232,25 @@ pub(super) fn check_issued(
     }
     Ok(info)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_the_tokens_the_operators_or_the_machines() {
+        let name = |pattern: &str, wish: Option<&str>| {
+            name(&NodePattern::new(pattern).unwrap(), wish.map(str::to_owned))
+                .map(|node| node.to_string())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(name("gpu-1", None), Ok("gpu-1".to_owned()));
+        assert_eq!(name("gpu-1", Some("gpu-1")), Ok("gpu-1".to_owned()));
+        assert!(name("gpu-1", Some("gpu-2")).unwrap_err().contains("leave out --node"));
+        assert_eq!(name("gpu-*", Some("gpu-7")), Ok("gpu-7".to_owned()));
+        assert!(name("gpu-*", Some("cpu-7")).unwrap_err().contains("a --node that the token allows"));
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        assert_eq!(name("*", None), Ok(host));
+        assert!(name("no-machine-has-this-*", None).unwrap_err().contains("by --node NAME"));
+    }
+}
