@@ -16,6 +16,7 @@ use rusqlite::{Connection, Row, TransactionBehavior, params, params_from_iter};
 use serde::Serialize;
 
 use crate::clock::{Clock, millis};
+use crate::database;
 use crate::ingest::EventSink;
 
 /// Longer texts are cut, so that one node can't fill the disk with one event.
@@ -105,17 +106,7 @@ const SCHEMA: &str = "
 impl Events {
     /// Opens the database of `path`, made (0600) where there is none.
     pub fn open(path: &Path, max_count: u64, max_age: Duration, clock: Clock) -> Result<Self, EventsError> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| EventsError::File { path: path.to_owned(), source })?;
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        let connection = database::open(path, |path, source| EventsError::File { path, source })?;
         connection.execute_batch(SCHEMA)?;
         let events = Self {
             connection: Mutex::new(connection),

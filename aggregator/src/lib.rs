@@ -9,6 +9,7 @@ pub mod app;
 pub mod audit;
 pub mod clock;
 pub mod config;
+mod database;
 mod durable;
 pub mod events;
 pub mod http;

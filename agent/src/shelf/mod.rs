@@ -9,14 +9,12 @@ mod records;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use picket_artifact::{
-    Digest, Evidence, MAX_COMPONENT_BYTES, Need, SIGNATURE_SUFFIX, SIGSTORE_SUFFIX, beside,
-};
+use picket_artifact::{Digest, Evidence, MAX_COMPONENT_BYTES, Need};
 use picket_proto::model::PluginId;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -303,19 +301,7 @@ impl Shelf {
         let _one = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         own_folder(&self.folder)?;
         let file = self.file(digest);
-        for (suffix, content) in
-            [(SIGNATURE_SUFFIX, &evidence.signature), (SIGSTORE_SUFFIX, &evidence.bundle)]
-        {
-            let path = beside(&file, suffix);
-            match content {
-                Some(content) => replace(&path, content)?,
-                None => match std::fs::remove_file(&path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                },
-            }
-        }
-        replace(&file, bytes)?;
+        evidence.keep(&file, bytes)?;
         Ok(file)
     }
 
@@ -429,18 +415,6 @@ pub(crate) fn own_folder(folder: &Path) -> std::io::Result<()> {
         return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why));
     }
     Ok(())
-}
-
-/// Writes a file as a whole; one that is the same already is left alone.
-fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    if std::fs::read(path).is_ok_and(|there| there == content) {
-        return Ok(());
-    }
-    let new = beside(path, ".new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use picket_artifact::replace;
 use picket_proto::model::PluginId;
 use serde::{Deserialize, Serialize};
 
-use super::{Version, replace};
+use super::Version;
 
 /// Versions of one plugin that are remembered as quarantined.
 const MAX_QUARANTINED: usize = 8;
@@ -139,10 +140,7 @@ impl Records {
             .map_err(std::io::Error::from)
             .and_then(|bytes| replace(&self.file, &bytes));
         if let Err(error) = kept {
-            tracing::warn!(
-                "{} cannot be written: {error}; what runs now can't be rolled back after a restart",
-                self.file.display()
-            );
+            tracing::warn!("{error}; what runs now can't be rolled back after a restart");
         }
     }
 }

@@ -26,6 +26,7 @@ pub use store::{Query, Record, StoreError};
 
 use crate::audit::{Audit, AuditError, Entry};
 use crate::clock::{Clock, millis};
+use crate::identity::secret::generate_id;
 use crate::ingest::{CommandError, UplinkService};
 use store::Store;
 
@@ -519,12 +520,7 @@ fn node_of(record: &Record) -> Result<NodeId, ActionError> {
 }
 
 fn id() -> Result<String, ActionError> {
-    use ring::rand::SecureRandom as _;
-    let mut bytes = [0; 8];
-    ring::rand::SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| ActionError::Lost("this machine gives no random numbers".to_owned()))?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    generate_id().map_err(|e| ActionError::Lost(e.to_string()))
 }
 
 async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, ActionError>

@@ -1,16 +1,15 @@
 //! The actions of the fleet in SQLite: `STATE/actions.db`, every change fsynced.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 use serde_json::{Value, json};
 
 use super::fleet::Seen;
+use crate::database;
 
 const HOUR_MS: i64 = 3_600_000;
 const RECENT_MS: i64 = 600_000;
@@ -122,16 +121,7 @@ pub(super) struct Store(Mutex<Connection>);
 
 impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        let connection = database::open(path, |path, source| StoreError::File { path, source })?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self(Mutex::new(connection)))
     }

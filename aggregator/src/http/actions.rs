@@ -14,7 +14,7 @@ use super::auth::Caller;
 use super::body::{JsonBody, Params, node_id};
 use super::error::{ApiError, blocking};
 use super::{App, Routes};
-use crate::actions::{ActionError, Asker, Query, Wish};
+use crate::actions::{ActionError, Query, Wish};
 use crate::identity::Role;
 use crate::ingest::CommandError;
 
@@ -33,10 +33,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .add(Admin, Method::PUT, "/api/v1/breaker", set_breaker)
         .add(Admin, Method::GET, "/api/v1/audit", audit)
         .add(Viewer, Method::GET, "/api/v1/audit/state", audit_state)
-}
-
-fn asker(caller: &Caller) -> Asker<'_> {
-    Asker { name: &caller.name, role: caller.role.as_str(), is_admin: caller.role >= Role::Admin }
 }
 
 /// `GET /api/v1/nodes/{node}/actions`: what the node offers.
@@ -65,7 +61,7 @@ async fn plan(
     JsonBody(wish): JsonBody<Wish>,
 ) -> Result<Response, ApiError> {
     let node = node_id(&node)?;
-    let record = app.actions.plan(asker(&caller), &node, wish).await.map_err(error)?;
+    let record = app.actions.plan(caller.asker(), &node, wish).await.map_err(error)?;
     Ok((StatusCode::CREATED, Json(record.json(true))).into_response())
 }
 
@@ -94,7 +90,7 @@ async fn apply(
             })
         })
         .transpose()?;
-    let applied = app.actions.apply(asker(&caller), &node, &wish.id, &wish.digest, timeout).await;
+    let applied = app.actions.apply(caller.asker(), &node, &wish.id, &wish.digest, timeout).await;
     let record = applied.map_err(error)?;
     Ok((StatusCode::ACCEPTED, Json(record.json(false))).into_response())
 }
@@ -112,7 +108,7 @@ async fn cancel(
     Path(node): Path<String>,
     JsonBody(wish): JsonBody<CancelWish>,
 ) -> Result<Response, ApiError> {
-    let record = app.actions.cancel(asker(&caller), &node_id(&node)?, &wish.id).await.map_err(error)?;
+    let record = app.actions.cancel(caller.asker(), &node_id(&node)?, &wish.id).await.map_err(error)?;
     Ok((StatusCode::ACCEPTED, Json(record.json(false))).into_response())
 }
 
@@ -145,7 +141,7 @@ async fn approve(
     Path(id): Path<String>,
     JsonBody(approval): JsonBody<Approval>,
 ) -> Result<Response, ApiError> {
-    let record = app.actions.approve(asker(&caller), &id, &approval.digest).await.map_err(error)?;
+    let record = app.actions.approve(caller.asker(), &id, &approval.digest).await.map_err(error)?;
     Ok(Json(record.json(false)).into_response())
 }
 
@@ -155,7 +151,7 @@ async fn revert(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let record = app.actions.revert(asker(&caller), &id).await.map_err(error)?;
+    let record = app.actions.revert(caller.asker(), &id).await.map_err(error)?;
     Ok((StatusCode::ACCEPTED, Json(record.json(false))).into_response())
 }
 
@@ -182,7 +178,7 @@ async fn set_breaker(
     if wish.reason.chars().count() > 500 {
         return Err(ApiError::bad_request("a reason has 500 characters at most"));
     }
-    app.actions.set_breaker(asker(&caller), wish.open.then_some(wish.reason)).await.map_err(error)?;
+    app.actions.set_breaker(caller.asker(), wish.open.then_some(wish.reason)).await.map_err(error)?;
     breaker(State(app)).await
 }
 

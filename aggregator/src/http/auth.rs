@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, blocking};
+use crate::actions::Asker;
 use crate::identity::{Access, Role};
 use crate::limiter::FailureLimiter;
 use crate::transport::PeerInfo;
@@ -18,6 +19,13 @@ use crate::transport::PeerInfo;
 pub struct Caller {
     pub name: Arc<str>,
     pub role: Role,
+}
+
+impl Caller {
+    /// For what is done in a caller's name.
+    pub fn asker(&self) -> Asker<'_> {
+        Asker { name: &self.name, role: self.role.as_str(), is_admin: self.role >= Role::Admin }
+    }
 }
 
 /// What the check needs.

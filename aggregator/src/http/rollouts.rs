@@ -12,7 +12,6 @@ use super::auth::Caller;
 use super::body::{JsonBody, Params};
 use super::error::ApiError;
 use super::{App, Routes};
-use crate::actions::Asker;
 use crate::identity::Role;
 use crate::rollout::{RolloutError, Wish};
 
@@ -26,10 +25,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .add(Operator, Method::POST, "/api/v1/rollouts/{id}/pause", pause)
         .add(Admin, Method::POST, "/api/v1/rollouts/{id}/resume", resume)
         .add(Operator, Method::POST, "/api/v1/rollouts/{id}/rollback", roll_back)
-}
-
-fn asker(caller: &Caller) -> Asker<'_> {
-    Asker { name: &caller.name, role: caller.role.as_str(), is_admin: caller.role >= Role::Admin }
 }
 
 /// `GET /api/v1/rollouts[?plugin=ID]`, newest first.
@@ -46,7 +41,7 @@ async fn start(
     Extension(caller): Extension<Caller>,
     JsonBody(wish): JsonBody<Wish>,
 ) -> Result<Response, ApiError> {
-    let rollout = app.rollouts.start(asker(&caller), wish).await.map_err(error)?;
+    let rollout = app.rollouts.start(caller.asker(), wish).await.map_err(error)?;
     Ok((StatusCode::CREATED, Json(rollout.json(true))).into_response())
 }
 
@@ -67,7 +62,7 @@ async fn pause(
     if reason.chars().count() > 500 {
         return Err(ApiError::bad_request("a reason has 500 characters at most"));
     }
-    let rollout = app.rollouts.pause(asker(&caller), &id, &reason).await.map_err(error)?;
+    let rollout = app.rollouts.pause(caller.asker(), &id, &reason).await.map_err(error)?;
     Ok(Json(rollout.json(true)).into_response())
 }
 
@@ -77,7 +72,7 @@ async fn resume(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let rollout = app.rollouts.resume(asker(&caller), &id).await.map_err(error)?;
+    let rollout = app.rollouts.resume(caller.asker(), &id).await.map_err(error)?;
     Ok(Json(rollout.json(true)).into_response())
 }
 
@@ -87,7 +82,7 @@ async fn roll_back(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let rollout = app.rollouts.roll_back(asker(&caller), &id).await.map_err(error)?;
+    let rollout = app.rollouts.roll_back(caller.asker(), &id).await.map_err(error)?;
     Ok((StatusCode::ACCEPTED, Json(rollout.json(true))).into_response())
 }
 

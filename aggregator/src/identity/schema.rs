@@ -1,15 +1,12 @@
 //! The SQLite file of identities: `STATE/identity.db`, 0600, WAL, every commit fsynced.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::registry::RegistryError;
+use crate::database;
 
 /// The open file. Calls block on the disk: from async code, through `spawn_blocking`.
 pub struct Database(Mutex<Connection>);
@@ -89,14 +86,7 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 fn open(path: &Path) -> Result<Connection, RegistryError> {
-    let file = |source: io::Error| RegistryError::File { path: path.to_owned(), source };
-    // SQLite would make it with the umask's mode; its -wal and -shm take this one's.
-    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(file)?;
-    let mut connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
+    let mut connection = database::open(path, |path, source| RegistryError::File { path, source })?;
     let version = user_version(&connection)?;
     let Some(missing) = MIGRATIONS.get(version..) else {
         return Err(RegistryError::Newer { path: path.to_owned(), version, known: MIGRATIONS.len() });

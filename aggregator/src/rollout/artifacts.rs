@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::PathBuf;
 
-use picket_artifact::{Digest, Evidence, SIGNATURE_SUFFIX, SIGSTORE_SUFFIX, beside};
+use picket_artifact::{Digest, Evidence};
 
 /// Bytes of one piece.
 pub const CHUNK: usize = 256 << 10;
@@ -47,21 +47,11 @@ impl Artifacts {
         if wanted > self.most {
             return Err(ArtifactError::Full { wanted, most: self.most });
         }
-        for (suffix, content) in
-            [(SIGNATURE_SUFFIX, &evidence.signature), (SIGSTORE_SUFFIX, &evidence.bundle)]
-        {
-            let path = beside(&file, suffix);
-            match content {
-                Some(content) => replace(&path, content)?,
-                None => match std::fs::remove_file(&path) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(ArtifactError::Io { what: "it cannot be removed", path, source });
-                    }
-                    _ => {}
-                },
-            }
-        }
-        replace(&file, component)
+        evidence.keep(&file, component).map_err(|source| ArtifactError::Io {
+            what: "it cannot be kept",
+            path: file,
+            source,
+        })
     }
 
     /// What vouches for it.
@@ -113,24 +103,6 @@ impl Artifacts {
     fn file(&self, digest: &str) -> PathBuf {
         self.folder.join(format!("{digest}.wasm"))
     }
-}
-
-fn replace(path: &Path, content: &[u8]) -> Result<(), ArtifactError> {
-    if std::fs::read(path).is_ok_and(|there| there == content) {
-        return Ok(());
-    }
-    let new = beside(path, ".new");
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options
-        .open(&new)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&new, path));
-    written.map_err(|source| ArtifactError::Io {
-        what: "it cannot be written",
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -209,6 +209,17 @@ impl Machine {
         }
     }
 
+    /// All of it but its agents, which may be many: it is looked at every second.
+    pub fn head(&self) -> Self {
+        Self {
+            plan: self.plan.clone(),
+            digest: self.digest.clone(),
+            reason: self.reason.clone(),
+            agents: BTreeMap::new(),
+            ..*self
+        }
+    }
+
     /// After a restart: what was not seen meanwhile is nobody's failure.
     pub fn resumed(&mut self, now_ms: i64) {
         self.well_since_ms = None;

@@ -18,7 +18,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -39,7 +39,9 @@ use crate::actions::Asker;
 use crate::audit::{Audit, AuditError, Entry};
 use crate::clock::{Clock, millis};
 use crate::config::{Registry, Rollout as Settings};
+use crate::identity::secret::generate_id;
 use crate::ingest::UplinkService;
+use crate::store::lock;
 use artifacts::Artifacts;
 use machine::{Machine, State};
 use store::Store;
@@ -500,16 +502,7 @@ fn time(
 }
 
 fn id() -> Result<String, RolloutError> {
-    use ring::rand::SecureRandom as _;
-    let mut bytes = [0; 8];
-    ring::rand::SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| RolloutError::Lost("this machine gives no random numbers".to_owned()))?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    generate_id().map_err(|e| RolloutError::Lost(e.to_string()))
 }
 
 /// Goes on though nobody waits for it any more.

@@ -8,8 +8,9 @@ use picket_artifact::{Digest, Evidence, Policy, Subject, Verdict};
 use picket_proto::model::PluginId;
 use picket_registry::{Access, Reference};
 
-use super::{PULL_WITHIN, Registry, Rollout, RolloutError, Rollouts, blocking, lock, telemetry};
+use super::{PULL_WITHIN, Registry, Rollout, RolloutError, Rollouts, blocking, telemetry};
 use crate::rollout::machine::State;
+use crate::store::lock;
 
 /// What was pulled and is trusted.
 pub(super) struct Found {

@@ -12,8 +12,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::{Note, Outcome, Phase, Seen, State};
-use super::{NodeSelector, Rollout, RolloutError, Rollouts, Who, blocking, lock, telemetry};
+use super::{NodeSelector, Rollout, RolloutError, Rollouts, Who, blocking, telemetry};
 use crate::ingest::RolloutSink;
+use crate::store::lock;
 
 /// How often the fleet is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ impl Rollouts {
         let this = Arc::clone(self);
         let judge = blocking(move || Ok::<_, RolloutError>(this.policy.changed())).await?;
         for mut rollout in live {
-            let before = rollout.machine.clone();
+            let before = rollout.machine.head();
             let fleet = self.fleet(&rollout.plugin, &rollout.selector, &rollout.id);
             let now = self.clock.now_ms();
             let mut notes = Vec::new();
@@ -70,7 +71,7 @@ impl Rollouts {
             }
             let (more, changed) = rollout.machine.tick(now, &fleet, self.settings.max_in_flight);
             notes.extend(more);
-            if notes.is_empty() && rollout.machine == before {
+            if notes.is_empty() && changed.is_empty() && rollout.machine.head() == before {
                 continue;
             }
             self.note(&rollout, &notes).await?;

@@ -1,16 +1,15 @@
 //! The rollouts in SQLite: `STATE/rollouts.db`, every change fsynced before anything is offered by it.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Agent, Machine};
 use super::plan::NodeSelector;
+use crate::database;
 
 /// Rollouts that are over and are kept, the newest of them.
 const KEPT: usize = 200;
@@ -65,17 +64,7 @@ pub(super) struct Store(Mutex<Connection>);
 
 impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
+        let connection = database::open(path, |path, source| StoreError::File { path, source })?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self(Mutex::new(connection)))
     }

@@ -20,7 +20,7 @@ pub mod units;
 
 pub use digest::{Digest, InvalidDigest};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, Statement};
-pub use evidence::{Evidence, SIGNATURE_SUFFIX, SIGSTORE_SUFFIX, beside};
+pub use evidence::{Evidence, SIGNATURE_SUFFIX, SIGSTORE_SUFFIX, beside, replace};
 pub use keys::{InvalidKey, KeyId, PrivateKey, PublicKey};
 pub use manifest::{AskedLimits, Manifest, ManifestError, Need};
 pub use policy::{Policy, PolicyError, Require, Rule, Subject, Verdict};
