@@ -9,6 +9,7 @@ mod durability;
 mod engine_logs;
 mod exporters;
 mod fleet;
+mod former;
 mod gpu;
 mod hostile;
 mod https;

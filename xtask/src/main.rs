@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod fuzz;
 mod guests;
 mod parts;
 mod plugins;
@@ -14,6 +15,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod wit;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,8 +39,12 @@ enum Command {
     BuildPlugins(BuildPlugins),
     /// Build the plugins made for the end-to-end tests into target/guests.
     BuildGuests,
+    /// Send what no one should to everything that reads, for a stated time.
+    Fuzz(fuzz::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
+    /// Compare, freeze and renumber the packages of the plugin contract.
+    Wit(wit::Args),
     /// Bring the real servers that the tests use into target/parts; by name also large ones (litellm, vllm).
     Parts(parts::Args),
 }
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
             .and_then(|()| guests::build(&root))
             .and_then(|()| guests::build_hostile(&root))
             .map(|()| true),
+        Command::Fuzz(args) => fuzz::run(&root, &args),
+        Command::Wit(args) => wit::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),
     };

@@ -32,8 +32,9 @@ codes! {
     PRECOMPILED = "PKT-0007", Plugin, "the file is compiled already", "Give the agent the .wasm component: it compiles plugins itself and trusts no compiled file";
     NOT_WASM = "PKT-0008", Plugin, "the file is no WebAssembly", "Give the agent a .wasm component";
     MANIFEST = "PKT-0020", Plugin, "the manifest is not valid", "Mend plugin.toml and build the component again";
-    OTHER_WORLD = "PKT-0021", Plugin, "the component is of another world", "A source exports picket:source/source@0.1, an action picket:action/action@0.1: check the world that it was built for";
+    OTHER_WORLD = "PKT-0021", Plugin, "the component is of another world", "A source exports picket:source/source, an action picket:action/action: check the world that it was built for";
     UNKNOWN_IMPORT = "PKT-0022", Plugin, "the component imports what Picket does not have", "Build it for wasm32-unknown-unknown, without WASI, against the WIT of this agent's version";
+    VERSION = "PKT-0023", Plugin, "the component is made for another version of the contract", "Build it again for the version that this agent serves, or run it on an agent that serves its version";
     NOT_GRANTED = "PKT-0030", Grant, "the plugin needs what it is not granted", "Add the lines above if you agree, or leave the plugin out";
     NOT_NAMED = "PKT-0031", Plugin, "the component imports what its manifest does not name", "Add the [[needs]] to plugin.toml";
     BAD_GRANT = "PKT-0032", Grant, "a grant is not valid", "Mend the grant in the agent's config";
