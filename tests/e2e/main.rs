@@ -1,6 +1,7 @@
 //! The whole system with its real binaries: one test binary, a module a theme.
 
 mod actions;
+mod author;
 mod config;
 mod containers;
 mod containers_vllm;

@@ -323,7 +323,7 @@ impl Outline {
     fn capabilities(&self) -> Result<BTreeSet<Capability>, Unfit> {
         let mut capabilities = BTreeSet::new();
         let mut unknown = Vec::new();
-        for import in &self.imports {
+        for import in self.imports.iter().filter(|import| !crate::wasi::is_known(import)) {
             match served(import).ok().map(|s| s.name) {
                 Some(name) if ALWAYS.contains(&name) => {}
                 Some(name) => match name.strip_prefix("picket:host/").and_then(Capability::from_word) {

@@ -92,6 +92,7 @@ impl Linked {
                 }
             }
         }
+        crate::wasi::link(&mut linker, &code.component)?;
         let pre = linker.instantiate_pre(&code.component)?;
         let exported = match world {
             World::Source { edition, controllable } => {
@@ -123,7 +124,7 @@ impl Instance {
     ) -> Result<Self, Stopped> {
         let meter = Arc::new(Meter::default());
         let (door, mut asked) = Door::new();
-        let guest = Guest { memory: MemoryLimit::new(bounds.memory), door };
+        let guest = Guest { memory: MemoryLimit::new(bounds.memory), door, wasi: Default::default() };
         let mut store = Store::new(linked.pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(usize::try_from(bounds.hostcall_bytes).unwrap_or(usize::MAX));

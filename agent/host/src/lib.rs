@@ -38,6 +38,7 @@ mod source;
 pub mod trial;
 mod versions;
 mod wall;
+mod wasi;
 mod words;
 mod worker;
 

@@ -33,7 +33,7 @@ codes! {
     NOT_WASM = "PKT-0008", Plugin, "the file is no WebAssembly", "Give the agent a .wasm component";
     MANIFEST = "PKT-0020", Plugin, "the manifest is not valid", "Mend plugin.toml and build the component again";
     OTHER_WORLD = "PKT-0021", Plugin, "the component is of another world", "A source exports picket:source/source, an action picket:action/action: check the world that it was built for";
-    UNKNOWN_IMPORT = "PKT-0022", Plugin, "the component imports what Picket does not have", "Build it for wasm32-unknown-unknown, without WASI, against the WIT of this agent's version";
+    UNKNOWN_IMPORT = "PKT-0022", Plugin, "the component imports what Picket does not have", "Build it against the WIT of this agent's version, and use picket:host in place of WASI";
     VERSION = "PKT-0023", Plugin, "the component is made for another version of the contract", "Build it again for the version that this agent serves, or run it on an agent that serves its version";
     NOT_GRANTED = "PKT-0030", Grant, "the plugin needs what it is not granted", "Add the lines above if you agree, or leave the plugin out";
     NOT_NAMED = "PKT-0031", Plugin, "the component imports what its manifest does not name", "Add the [[needs]] to plugin.toml";
@@ -41,7 +41,7 @@ codes! {
     BAD_NEED = "PKT-0033", Plugin, "a need in the manifest is not valid", "Mend plugin.toml and build the component again";
     NO_COMPILER = "PKT-0040", Host, "the compiler cannot be run", "picket-compile must lie beside the agent, or where `compiler` in its config says";
     COMPILE = "PKT-0041", Plugin, "the component cannot be compiled", "The component is not valid, or uses a WebAssembly proposal that Picket switches off";
-    COMPILE_LIMIT = "PKT-0042", Limit, "compiling took too long or too much memory", "Make the component smaller, or raise the compiler's limits";
+    COMPILE_LIMIT = "PKT-0042", Limit, "compiling took too long or too much memory", "Make the component smaller, or raise compile.memory and compile.timeout in the agent's config";
     CACHE = "PKT-0043", Host, "the cache of compiled plugins cannot be used", "Check cache_dir: the agent's user must own it, mode 0700, with room on the disk";
     LINK = "PKT-0050", Plugin, "the component does not fit the host's interfaces", "Build it against the WIT of this agent's version";
     TRAP = "PKT-0060", Plugin, "the plugin trapped", "Report it to the plugin's author";
