@@ -454,13 +454,18 @@ mod tests {
     /// Of parts of a node plugins speak too.
     const SHARED: &[&str] = &["picket_component_health"];
 
-    /// Whatever `own.rs` declares: a name that is not reserved is one that a plugin could forge.
+    /// Whatever `own` declares: a name that is not reserved is one that a plugin could forge.
     #[test]
     fn the_agents_own_names_are_reserved() {
         let word = |text: &&str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        let literals = include_str!("../own.rs").split('"');
+        let sources = [include_str!("../own.rs"), include_str!("../own/plugins.rs")];
+        let literals = sources.iter().flat_map(|source| source.split('"'));
         let names: Vec<&str> = literals.filter(|text| text.starts_with("picket_")).filter(word).collect();
-        assert!(names.len() > 50 && names.contains(&"picket_agent_info"), "{names:?}");
+        assert!(names.len() > 50, "{names:?}");
+        assert!(
+            ["picket_agent_info", "picket_plugin_info"].iter().all(|name| names.contains(name)),
+            "{names:?}"
+        );
         for name in names {
             let reserved = RESERVED.iter().any(|prefix| name.starts_with(prefix));
             assert!(reserved != SHARED.contains(&name), "{name}");
