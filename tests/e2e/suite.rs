@@ -17,7 +17,9 @@
 //!
 //! The agent itself measures how late a tick is: from when it was planned to when the plugin ran, the wait for its turn in the
 //! worker included. On a machine that is too busy everybody is late, so a thread of the test's own does nothing but sleep and
-//! look how late it woke; only as many late ticks are excused as it was late itself meanwhile, mostly none.
+//! look how late it woke; as many late ticks are excused as it was late itself meanwhile, mostly none. It wakes sooner than
+//! threads that work, so one more tick, or two, are excused where the kernel says that the agent's and the worker's threads
+//! waited for a CPU for long enough. A plugin that holds up another does it at every collect.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +39,9 @@ const LIMITS: &str =
     "guest_time = \"300ms\"\ncall_time = \"1s\"\nrestarts = 2\nback_off = \"100ms\"\nseries = 500\n";
 /// How many agents run side by side: more than there are CPUs would be late by each other.
 const ABREAST: usize = 2;
+
+/// Late ticks that are excused at most because the agent and its worker had no CPU.
+const STARVED: u128 = 2;
 
 /// When this machine itself was late.
 struct Pulse {
@@ -167,6 +172,7 @@ async fn play(test: &Test, case: &Case, pulse: &Pulse) -> Result<()> {
     std::fs::create_dir_all(&conf_d)?;
     std::fs::write(conf_d.join("hostile.toml"), section)?;
     let (before, punctual) = (ticks(&agent).await?, Punctual::of(&agent).await?);
+    let starved = agent.daemon.starved();
     let began = Instant::now();
     agent.daemon.signal(rustix::process::Signal::HUP)?;
 
@@ -179,10 +185,12 @@ async fn play(test: &Test, case: &Case, pulse: &Pulse) -> Result<()> {
     let done = ticks(&agent).await? - before;
     let now = Punctual::of(&agent).await?;
     let (late, hiccups) = (now.late - punctual.late, pulse.since(began));
+    let starved = agent.daemon.starved().saturating_sub(starved);
+    let busy = (starved.as_millis() / Pulse::HICCUP.as_millis()).min(STARVED);
     ensure!(
-        late <= hiccups.len() as u64,
+        u128::from(late) <= hiccups.len() as u128 + busy,
         "{late} of the good plugin's {done} ticks were late by more than 50 ms, the worst by {:.3} s; the machine itself \
-         was late {} times: {hiccups:?}",
+         was late {} times: {hiccups:?}; the agent and its worker waited {starved:?} for a CPU",
         now.worst,
         hiccups.len()
     );
