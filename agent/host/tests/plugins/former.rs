@@ -46,7 +46,6 @@ async fn a_plugin_of_the_version_before_is_served_in_its_own_words() {
     assert_eq!(plugin.control_set(r#"{"factor":3}"#).await.unwrap(), r#"{"factor":3}"#);
     let refused = plugin.control_set("{}").await.unwrap_err();
     assert!(matches!(&refused, ControlError::Refused(lines) if lines == &["factor must be a number"]));
-    let mut kept = Kept::default();
     plugin.collect(&mut kept).await.unwrap();
     assert_eq!((kept.value("former_value{n=a}"), kept.value("former_value{n=b}")), (Some(3.0), Some(6.0)));
     assert_eq!(plugin.control_get().await.unwrap(), r#"{"factor":3}"#);
