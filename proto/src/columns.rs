@@ -5,7 +5,7 @@
 //! float back bit by bit (`number.rs`), as its difference to what was expected of it (`series.rs`), and by its
 //! probability (`range_coder.rs`): a value that stays as it was, as most of a node's do, costs a hundredth of a bit.
 //! A general compressor behind such columns needs a window of the stream's past for each stream; this needs 24 bytes a
-//! series and 5 KiB a stream, and writes less.
+//! series and 5 KiB a stream, and writes less. What is retired is forgotten, by both sides at the same place.
 //!
 //! So the blocks of a stream must be decoded in the order in which they were encoded, all of them, once each. An
 //! encoder refuses bad arguments before it changes anything. A decoder that has met a malformed block has lost its
@@ -133,6 +133,12 @@ impl Encoder {
         writer.finish();
         Ok(())
     }
+
+    /// These series are retired: what is remembered of them goes. The decoder must be told of the same series between
+    /// the same two blocks.
+    pub fn forget(&mut self, series: &[u32]) {
+        self.stream.states.forget(series);
+    }
 }
 
 /// Reads the blocks of one life on one stream.
@@ -156,6 +162,11 @@ pub struct Columns {
 impl Decoder {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`Encoder::forget`].
+    pub fn forget(&mut self, series: &[u32]) {
+        self.stream.states.forget(series);
     }
 
     /// Reads one block into `into`, whose memory is used again. After an error nothing in `into` means anything, and
@@ -352,6 +363,19 @@ impl States {
         }
         let page = self.pages[page].get_or_insert_with(|| Box::new([State::default(); PAGE]));
         &mut page[number as usize % PAGE]
+    }
+
+    fn forget(&mut self, numbers: &[u32]) {
+        for numbers in numbers.chunk_by(|a, b| *a as usize / PAGE == *b as usize / PAGE) {
+            let page = numbers.first().and_then(|number| self.pages.get_mut(*number as usize / PAGE));
+            let Some(page) = page else { continue };
+            if let Some(states) = page {
+                numbers.iter().for_each(|number| states[*number as usize % PAGE] = State::default());
+                if states.iter().all(|state| *state == State::default()) {
+                    *page = None;
+                }
+            }
+        }
     }
 }
 

@@ -27,6 +27,8 @@ use crate::sink::SampleSink;
 
 /// Numbers that one instance may give out. An instance that comes near is replaced.
 const MAX_IDS: usize = 1 << 20;
+/// Retired series of which an instance may leave the numbers behind, whatever it has: 200 KB of them.
+const MAX_RETIRED: usize = 4096;
 /// How far a sample's own time may lie ahead of the clock, in milliseconds.
 const MAX_AHEAD_MS: i64 = 3_600_000;
 
@@ -174,9 +176,10 @@ impl Readings {
         self.families.iter().map(|f| f.family.clone()).collect()
     }
 
-    /// So many numbers are given out that the instance should be replaced.
+    /// So many of the numbers given out are retired that the instance should be replaced: each costs its entry still.
     pub(crate) fn worn(&self) -> bool {
-        self.series.len() > MAX_IDS / 2
+        let retired = self.series.len() - self.live.min(self.series.len());
+        retired > MAX_RETIRED.max(self.live) || self.series.len() > MAX_IDS / 2
     }
 
     /// As [`Self::declare`], of an instance that has none yet: the families' numbers are their places in the list, so

@@ -125,6 +125,7 @@ impl Translator {
             columns.extend(written);
         }
         current.table.retire(&record.retired);
+        current.encoder.forget(&record.retired);
         let batch = v1::Batch {
             sequence,
             columns,

@@ -290,6 +290,7 @@ impl Session {
             }
             decoded.push(columns);
         }
+        current.decoder.forget(&batch.retired);
         let life = current.life;
         let seen = self.lives.iter_mut().find(|l| l.life == life);
         if let Some(seen) = seen {

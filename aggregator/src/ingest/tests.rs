@@ -397,6 +397,7 @@ async fn retired_series_are_absent_and_their_numbers_can_be_defined_again() {
     agent.begin(LIFE).await;
     let mut batch = agent.batch(1, &[0, 1], &[1.0, 2.0]);
     batch.retired = vec![1, 77];
+    agent.encoder.forget(&batch.retired);
     agent.say(Up::Batch(batch)).await;
     agent.acknowledged(LIFE, 1).await;
     assert!(rig.text().contains("s=\"0\"} 1\n") && !rig.text().contains("s=\"1\""), "{}", rig.text());

@@ -4,7 +4,7 @@ use super::number::Form;
 use super::range_coder::{Bit, Coder};
 
 /// The last value of a series and how it has moved. 24 bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     last: i64,
     /// The smoothed difference between one change and the next.

@@ -95,6 +95,36 @@ proptest! {
     }
 }
 
+/// Series come and go, a few at a time, as jobs do: what is remembered is of those that are there.
+#[test]
+fn what_is_retired_costs_nothing() {
+    let (mut encoder, mut decoder, mut columns) = (Encoder::new(), Decoder::new(), Columns::default());
+    let (mut out, mut most) = (Vec::new(), 0);
+    for wave in 0..2000_u32 {
+        let first = wave * 7;
+        let series: Vec<u32> = [0, 1].into_iter().chain(first + 2..first + 22).collect();
+        let values: Vec<f64> = series.iter().map(|number| f64::from(number * wave)).collect();
+        out.clear();
+        encoder.encode(i64::from(wave), &series, &values, None, &mut out).unwrap();
+        decoder.decode(&out, &mut columns).unwrap();
+        assert_eq!((&columns.series, &columns.values), (&series, &values));
+        let retired: Vec<u32> = (first + 2..first + 9).collect();
+        encoder.forget(&retired);
+        decoder.forget(&retired);
+        for stream in [&encoder.stream, &decoder.stream] {
+            most = most.max(stream.states.pages.iter().flatten().count());
+        }
+    }
+    assert!(most <= 3, "{most} pages for 22 series");
+    // A number may be defined anew: nothing of the old one is left on either side.
+    encoder.forget(&[0]);
+    decoder.forget(&[0, MAX_SERIES - 1]);
+    out.clear();
+    encoder.encode(9, &[0, 1], &[0.1, 0.2], None, &mut out).unwrap();
+    decoder.decode(&out, &mut columns).unwrap();
+    assert_eq!(columns.values, [0.1, 0.2]);
+}
+
 #[test]
 fn a_refusal_changes_nothing() {
     let (mut encoder, mut twin) = (Encoder::new(), Encoder::new());

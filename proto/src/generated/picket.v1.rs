@@ -169,7 +169,7 @@ pub struct Batch {
     pub columns: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(message, repeated, tag = "3")]
     pub events: ::prost::alloc::vec::Vec<Event>,
-    /// Series that are no more.
+    /// Series that are no more. The codec of either side forgets them after this batch's blocks.
     #[prost(uint32, repeated, tag = "4")]
     pub retired: ::prost::alloc::vec::Vec<u32>,
     #[prost(message, repeated, tag = "5")]

@@ -55,6 +55,22 @@ fn all_or_nothing() {
     assert_eq!(r.register(vec![series("1"), series("1"), series("2")]), Ok(vec![0, 0, 1]));
 }
 
+/// Series that come and go leave their numbers behind: before they are many, the instance is to be replaced.
+#[test]
+fn numbers_left_behind_wear_an_instance_out() {
+    let mut r = readings(Limits::default());
+    let mut rounds = 0;
+    while !r.worn() {
+        rounds += 1;
+        assert!(rounds <= MAX_RETIRED + 1, "{} numbers for {} series", r.series.len(), r.series());
+        r.begin_collect();
+        let ids = r.register(vec![series(&rounds.to_string())]).unwrap();
+        r.retire(&ids).unwrap();
+        r.hand_over(&PluginId::new("a").unwrap(), &mut Strict::default());
+    }
+    assert_eq!(rounds, MAX_RETIRED + 1);
+}
+
 #[test]
 fn times_of_a_series_ascend() {
     let mut r = readings(Limits::default());
