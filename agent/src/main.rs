@@ -72,14 +72,23 @@ enum PluginsCommand {
 #[derive(Args)]
 struct Enroll {
     /// What `picket token create` printed
-    #[arg(long)]
-    token: String,
+    #[arg(long, required_unless_present = "token_file")]
+    token: Option<String>,
+    /// A file that holds the token, in place of --token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// The name that this node takes, with a token for a batch of nodes; the machine's where not said
     #[arg(long)]
     node: Option<String>,
     /// Where the aggregator is reached from here, HOST:PORT, instead of the token's addresses
     #[arg(long)]
     aggregator: Option<String>,
+    /// Do nothing where this node is enrolled and its certificate holds: for what runs at every start
+    #[arg(long)]
+    if_needed: bool,
+    /// Make the state folder this user's and group's, by number, for an agent that does not run as root
+    #[arg(long, value_name = "USER:GROUP")]
+    owner: Option<identity::Owner>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -174,16 +183,36 @@ async fn look(config: &Config, file: &Path, write: bool) -> anyhow::Result<()> {
 }
 
 async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {
-    let Enroll { token, node, aggregator, output } = arguments;
-    let aggregator = aggregator.or(config.uplink.aggregator);
+    let Enroll { token, token_file, node, aggregator, if_needed, owner, output } = arguments;
     let state_dir = config.state_dir;
-    let options = identity::EnrollOptions { token, aggregator, node, state_dir: state_dir.clone() };
-    let node = identity::enroll(options).await?;
+    if let Some(owner) = owner {
+        owner.take(&state_dir)?;
+    }
+    let holding = if if_needed { identity::holding(&state_dir) } else { None };
+    let (node, new) = match holding {
+        Some(node) => (node, false),
+        None => {
+            let token = match (token, token_file) {
+                (Some(token), _) => token,
+                (None, Some(file)) => std::fs::read_to_string(&file)
+                    .with_context(|| format!("the token in {} cannot be read", file.display()))?
+                    .trim()
+                    .to_owned(),
+                (None, None) => anyhow::bail!("say --token TOKEN or --token-file FILE"),
+            };
+            let aggregator = aggregator.or(config.uplink.aggregator);
+            let options = identity::EnrollOptions { token, aggregator, node, state_dir: state_dir.clone() };
+            (identity::enroll(options).await?, true)
+        }
+    };
     match output {
         Output::Text => {
-            println!("enrolled as {node}; the identity is in {}", state_dir.join("identity").display())
+            let how = if new { "enrolled" } else { "enrolled already" };
+            println!("{how} as {node}; the identity is in {}", state_dir.join("identity").display());
         }
-        Output::Json => println!("{}", serde_json::json!({ "node": node, "state_dir": state_dir })),
+        Output::Json => {
+            println!("{}", serde_json::json!({ "node": node, "new": new, "state_dir": state_dir }))
+        }
     }
     Ok(())
 }
