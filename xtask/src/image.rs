@@ -48,6 +48,20 @@ pub struct Args {
     tag: Option<String>,
 }
 
+impl Args {
+    /// Both images of what is there already.
+    pub fn of(bin: &Path, plugins: &Path, out: &Path) -> Self {
+        Self {
+            names: Vec::new(),
+            bin: Some(bin.to_owned()),
+            plugins: Some(plugins.to_owned()),
+            key: None,
+            out: Some(out.to_owned()),
+            tag: None,
+        }
+    }
+}
+
 /// What an image is made of.
 struct Recipe {
     name: &'static str,

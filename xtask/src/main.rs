@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod deploy;
 mod guests;
 mod image;
 mod parts;
@@ -40,6 +41,8 @@ enum Command {
     BuildGuests,
     /// Make container images, as OCI layouts, without a daemon.
     Image(image::Args),
+    /// Check chart, manifests, Ansible role, cloud-init file, book and images with the tools that they are for.
+    Deploy(deploy::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
     /// Bring the real servers that the tests use into target/parts; by name also large ones (litellm, vllm).
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
             .and_then(|()| guests::build_hostile(&root))
             .map(|()| true),
         Command::Image(args) => image::run(&root, &args),
+        Command::Deploy(args) => deploy::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),
     };

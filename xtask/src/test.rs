@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{build, command, guests, parts, setup, tidy};
+use crate::{build, command, deploy, guests, parts, setup, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,6 +39,10 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     if args.filter.is_none() {
         counts.add("lints", lints(root)?);
         plugin_tests(root, &target, &mut counts)?;
+        step("deployment");
+        for (name, outcome) in deploy::all(root)? {
+            counts.add_outcome(name, outcome);
+        }
     }
     step("tests");
     workspace_tests(root, args.filter.as_deref(), &mut counts)?;
@@ -73,6 +77,20 @@ impl Counts {
         } else {
             self.failed += 1;
             self.failed_steps.push(name.to_owned());
+        }
+    }
+
+    fn add_outcome(&mut self, name: &str, outcome: deploy::Outcome) {
+        match outcome {
+            deploy::Outcome::Passed => self.passed += 1,
+            deploy::Outcome::Skipped(why) => {
+                println!("skipped: {name}: {why}");
+                self.skipped += 1;
+            }
+            deploy::Outcome::Failed(why) => {
+                eprintln!("{name}: {why}");
+                self.add(name, false);
+            }
         }
     }
 
