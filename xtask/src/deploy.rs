@@ -350,3 +350,26 @@ fn image(place: &Place<'_>) -> Result<Outcome> {
     }
     Ok(Outcome::Passed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_charts_version_is_the_workspaces() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(super::CHART).join("Chart.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        for line in [format!("version: {version}"), format!("appVersion: \"{version}\"")] {
+            assert!(text.lines().any(|there| there == line), "Chart.yaml has no line {line:?}");
+        }
+    }
+
+    #[test]
+    fn every_file_of_values_is_one() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let files = super::values(&root).unwrap();
+        assert!(files.len() >= 6, "{files:?}");
+        assert!(files.iter().all(|file| file.to_string_lossy().ends_with("-values.yaml")), "{files:?}");
+    }
+}

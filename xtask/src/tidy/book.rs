@@ -9,6 +9,9 @@ use super::files::{Files, links};
 const SUMMARY: &str = "docs/SUMMARY.md";
 const METRICS: &str = "docs/reference/metrics.md";
 const ROUTES: &str = "docs/reference/http.md";
+const CONFIGURATION: &str = "docs/configuration.md";
+/// They hold every key; a plugin's own settings and grants, which follow, are on the plugin's page.
+const SHIPPED: &[(&str, &str)] = &[("config/agent.toml", "[plugins."), ("config/aggregator.toml", "[[")];
 /// Beginnings and middles of names, which are no metrics.
 const NO_METRICS: &[&str] = &["picket_source_errors"];
 
@@ -17,6 +20,7 @@ pub fn check(files: &Files, findings: &mut Findings) {
     check_anchors(files, findings);
     check_metrics(files, findings);
     check_routes(files, findings);
+    check_keys(files, findings);
 }
 
 /// Each page once.
@@ -135,6 +139,31 @@ fn check_routes(files: &Files, findings: &mut Findings) {
     }
 }
 
+/// A key that a shipped file has, commented out or not, is on the page of the configuration.
+fn check_keys(files: &Files, findings: &mut Findings) {
+    let told = told_keys(files.text(CONFIGURATION));
+    for (file, end) in SHIPPED {
+        for key in keys(files.text(file), end).difference(&told) {
+            findings.error(format!("{CONFIGURATION} lacks the key {key} of {file}: give it a row"));
+        }
+    }
+}
+
+/// The names before ` = `, up to a line that begins with `end`.
+fn keys(text: &str, end: &str) -> BTreeSet<String> {
+    let lines = text.lines().take_while(|line| !line.trim_start_matches("# ").starts_with(end));
+    let names =
+        lines.filter_map(|line| line.trim_start_matches("# ").split_once(" = ")).map(|(name, _)| name);
+    let is_key = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && !name.is_empty();
+    names.filter(is_key).map(str::to_owned).collect()
+}
+
+/// The last parts of what stands in code on the page: `max_size` of `logs.spool.max_size`.
+fn told_keys(text: &str) -> BTreeSet<String> {
+    let code = text.split('`').skip(1).step_by(2);
+    code.filter_map(|word| word.split([' ', '=']).next()?.rsplit('.').next()).map(str::to_owned).collect()
+}
+
 /// `.add(Role, Method::GET, "/path", …)` as `GET /path role`.
 fn aggregator_routes(text: &str) -> Vec<String> {
     let entry = |rest: &str| {
@@ -219,6 +248,14 @@ mod tests {
         assert_eq!(aggregator_routes(text), ["GET /api/v1/x/{id} viewer", "POST /y admin"]);
         let text = "  .route(\"/s\", get(scenario).put(set_scenario))\n .route(\"/t\", get(target))";
         assert_eq!(agent_routes(text), ["GET /s", "PUT /s", "GET /t"]);
+    }
+
+    #[test]
+    fn keys_of_a_file_and_of_the_page() {
+        let text = "a = 1\n# Words = no\n# b_c = \"x\"\n[s]\nd = [\n]\n# [plugins.x]\ne = 1";
+        assert_eq!(keys(text, "[plugins."), ["a", "b_c", "d"].map(str::to_owned).into());
+        let page = "| `a` | `s.b_c`, `.d` | no `e = 1` |";
+        assert_eq!(told_keys(page), ["a", "b_c", "d", "e"].map(str::to_owned).into());
     }
 
     #[test]
