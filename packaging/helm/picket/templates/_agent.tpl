@@ -70,7 +70,7 @@ spec:
     spec:
       serviceAccountName: {{ include "picket.agent" $root }}
       automountServiceAccountToken: false
-      # Kubernetes would set PICKET_AGGREGATOR_PORT and the like, which the agent refuses as keys that it does not know.
+      # Kubernetes would set a variable PICKET_NAME_PORT for a Service picket-name: a key that the agent does not know and refuses.
       enableServiceLinks: false
       # The node's interfaces and processes, not the pod's.
       hostNetwork: true
