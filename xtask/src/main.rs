@@ -8,6 +8,7 @@ mod build;
 mod command;
 mod demo;
 mod deploy;
+mod fuzz;
 mod guests;
 mod image;
 mod parts;
@@ -16,6 +17,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod wit;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -43,8 +45,12 @@ enum Command {
     Image(image::Args),
     /// Check chart, manifests, Ansible role, cloud-init file, book and images with the tools that they are for.
     Deploy(deploy::Args),
+    /// Send what no one should to everything that reads, for a stated time.
+    Fuzz(fuzz::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
+    /// Compare, freeze and renumber the packages of the plugin contract.
+    Wit(wit::Args),
     /// Bring the real servers that the tests use into target/parts; by name also large ones (litellm, vllm).
     Parts(parts::Args),
 }
@@ -75,6 +81,8 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Image(args) => image::run(&root, &args),
         Command::Deploy(args) => deploy::run(&root, &args),
+        Command::Fuzz(args) => fuzz::run(&root, &args),
+        Command::Wit(args) => wit::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),
     };
