@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod dist;
 mod guests;
 mod parts;
 mod plugins;
@@ -37,6 +38,8 @@ enum Command {
     BuildPlugins(BuildPlugins),
     /// Build the plugins made for the end-to-end tests into target/guests.
     BuildGuests,
+    /// Make the packages: deb and rpm, with sums and a bill of materials.
+    Dist(dist::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
     /// Bring the real servers that the tests use into target/parts; by name also large ones (litellm, vllm).
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             .and_then(|()| guests::build(&root))
             .and_then(|()| guests::build_hostile(&root))
             .map(|()| true),
+        Command::Dist(args) => dist::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),
     };
