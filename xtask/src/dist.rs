@@ -30,7 +30,7 @@ pub struct Args {
     pub profile: Profile,
     #[arg(long, value_enum, default_value_t = Arch::HOST)]
     pub arch: Arch,
-    /// Build nothing, pack what lies in this folder: programs, plugins/*.wasm, pages/*.
+    /// Build nothing, pack what lies in this folder: programs, plugins/*.wasm.
     #[arg(long, value_name = "FOLDER")]
     pub built: Option<PathBuf>,
     /// The private key that plugins are signed with, NAME.key, with NAME.pub beside it. Without one, a key of this machine's.
@@ -48,6 +48,26 @@ pub struct Args {
     /// Leave out the bill of materials.
     #[arg(long)]
     pub no_sbom: bool,
+    /// Debs alone, and packed in a hurry.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+impl Args {
+    /// Of packages that are only to be tried.
+    pub fn to_try(built: Option<PathBuf>) -> Self {
+        Self {
+            profile: Profile::Dev,
+            arch: Arch::HOST,
+            built,
+            key: None,
+            package_version: None,
+            into: None,
+            check: false,
+            no_sbom: true,
+            quick: true,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -138,7 +158,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     Ok(same)
 }
 
-fn built_folder(root: &Path, args: &Args) -> Result<PathBuf> {
+pub fn built_folder(root: &Path, args: &Args) -> Result<PathBuf> {
     match &args.built {
         Some(folder) => {
             Ok(folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?)
@@ -155,9 +175,6 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
         built::build(root, args.arch, args.profile)?;
     }
     let built = built_folder(root, args)?;
-    if !built.join("pages").is_dir() {
-        eprintln!("{} has no pages/: packed without manual pages and completions", built.display());
-    }
     let dist = build::target(root)?.join("dist");
     let signer = built::signer(root, args.arch, &built)?;
     let key = match &args.key {
@@ -189,8 +206,10 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for (name, package) in &description.packages {
         let staged = stage::stage(&release, name, &description, package, &stages.path().join(name))?;
-        files.push(deb(&release, &staged, &into)?);
-        files.push(rpm(&release, &staged, &into)?);
+        files.push(deb(&release, &staged, &into, args.quick)?);
+        if !args.quick {
+            files.push(rpm(&release, &staged, &into)?);
+        }
     }
     if !args.no_sbom {
         files.extend(sbom::write(root, &into, &version, args.arch.rust(), epoch)?);
@@ -200,7 +219,7 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn deb(release: &Release<'_>, staged: &Staged, into: &Path) -> Result<PathBuf> {
+fn deb(release: &Release<'_>, staged: &Staged, into: &Path, quick: bool) -> Result<PathBuf> {
     let file = into.join(format!("{}_{}-1_{}.deb", staged.name, release.version, release.arch.debian()));
     let mut tool = CARGO_DEB.command(release.root, &staged.folder)?;
     tool.args(["--no-build", "--no-strip", "--offline", "--target", release.arch.rust(), "--output"])
@@ -209,6 +228,9 @@ fn deb(release: &Release<'_>, staged: &Staged, into: &Path) -> Result<PathBuf> {
         .arg(staged.folder.join("Cargo.toml"))
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         .env("CARGO_TARGET_DIR", staged.folder.join("target"));
+    if quick {
+        tool.arg("--fast");
+    }
     command::output(&mut tool)?;
     Ok(file)
 }

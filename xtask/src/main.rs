@@ -13,6 +13,7 @@ mod parts;
 mod plugins;
 mod process;
 mod setup;
+mod system;
 mod test;
 mod tidy;
 

@@ -1,7 +1,6 @@
-//! What is packed, in one folder: programs, `plugins/`, `pages/` (manual pages and completions).
+//! What is packed, in one folder: programs and `plugins/`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -39,11 +38,6 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// Examples that write a program's pages, compiled with the program's own definition of its arguments: so that no program on a
-/// node carries what only we need. The CLI writes its own.
-const PAGE_MAKERS: &[(&str, &str)] =
-    &[("picket-agent", "agent-pages"), ("picket-aggregator", "aggregator-pages")];
-
 /// Builds all of it and puts it into one folder, which is given back.
 pub fn build(root: &Path, arch: Arch, profile: Profile) -> Result<PathBuf> {
     let target = build::target(root)?;
@@ -78,25 +72,7 @@ pub fn build(root: &Path, arch: Arch, profile: Profile) -> Result<PathBuf> {
         let name = file.file_name().context("a plugin without a name")?.to_owned();
         copy(&file, &folder.join("plugins").join(name))?;
     }
-    pages(root, arch, profile, &folder)?;
     Ok(folder)
-}
-
-/// They say the same for each architecture, so this machine's programs write them.
-fn pages(root: &Path, arch: Arch, profile: Profile, folder: &Path) -> Result<()> {
-    let pages = folder.join("pages");
-    std::fs::create_dir_all(&pages)?;
-    let profile = match profile {
-        Profile::Dev => "dev",
-        Profile::Release => "release",
-    };
-    let cli = signer(root, arch, folder)?;
-    command::run(Command::new(cli).arg("pages").arg(&pages))?;
-    for (package, example) in PAGE_MAKERS {
-        let args = ["run", "--locked", "--profile", profile, "-p", package, "--example", example, "--"];
-        command::run(command::cargo(root, &args).arg(&pages))?;
-    }
-    Ok(())
 }
 
 /// A `picket` that runs here.

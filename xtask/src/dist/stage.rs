@@ -72,15 +72,9 @@ impl Stage<'_> {
                 Ok(())
             }
             Origin::Manual(program) => {
-                for file in listed(&built.join("pages"), "1").unwrap_or_default() {
+                for file in listed(&self.pages(program), "1")? {
                     let name = file.file_name().context("no name")?.to_string_lossy().into_owned();
-                    let of_it = name == format!("{program}.1") || name.starts_with(&format!("{program}-"));
-                    // `picket-agent.1` is none of `picket`'s.
-                    let of_another = program == "picket"
-                        && ["picket-agent", "picket-aggregator"].iter().any(|other| name.starts_with(other));
-                    if of_it && !of_another {
-                        self.compress(&file, &format!("{to}/{name}.gz"))?;
-                    }
+                    self.compress(&file, &format!("{to}/{name}.gz"))?;
                 }
                 Ok(())
             }
@@ -93,14 +87,16 @@ impl Stage<'_> {
                         format!("/usr/share/fish/vendor_completions.d/{program}.fish"),
                     ),
                 ] {
-                    let file = built.join("pages").join(file);
-                    if file.is_file() {
-                        self.copy(&file, &to, FILE)?;
-                    }
+                    self.copy(&self.pages(program).join(file), &to, FILE)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// What a program's own test wrote of its arguments.
+    fn pages(&self, program: &str) -> PathBuf {
+        self.release.root.join("packaging/pages").join(program)
     }
 
     fn inside(&self, to: &str) -> Result<PathBuf> {
