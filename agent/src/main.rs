@@ -217,3 +217,15 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("picket-agent: {error:#}");
     ExitCode::from(FAILED)
 }
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Cli as clap::CommandFactory>::command());
+    }
+}

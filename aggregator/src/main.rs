@@ -147,3 +147,15 @@ fn init(config: &Config) -> Result<(), AppError> {
     eprintln!("Next: start `picket-aggregator run`, then `picket token create --node NAME` for each node.");
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Arguments as clap::CommandFactory>::command());
+    }
+}
