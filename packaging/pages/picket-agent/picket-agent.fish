@@ -40,7 +40,7 @@ json\t''"
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand check-config" -s c -l config -d 'The main configuration file; conf.d/*.toml beside it is read too' -r -F
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand check-config" -s h -l help -d 'Print help'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -s c -l config -d 'The main configuration file; conf.d/*.toml beside it is read too' -r -F
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -l write -d 'Write it to conf.d/50-detected.toml beside the configuration instead'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -l write -d 'Write it to conf.d/50-detected.toml beside the configuration instead, and what it needs to a drop-in of the unit'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -s h -l help -d 'Print help'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l token -d 'What `picket token create` printed' -r
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l node -d 'The name that this node takes, with a token for a batch of nodes; the machine\'s where not said' -r
