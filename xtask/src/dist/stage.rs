@@ -162,7 +162,7 @@ impl Stage<'_> {
             ("assets", self.assets(false).into()),
         ]);
         let mut rpm = table([
-            ("summary", package.summary.as_str().into()),
+            ("summary", capitalised(&package.summary).into()),
             ("vendor", description.vendor.as_str().into()),
             ("auto-req", "no".into()),
             ("assets", self.assets(true).into()),
@@ -229,7 +229,10 @@ impl Stage<'_> {
                 ("source", source.into()),
                 ("dest", to.as_str().into()),
                 ("mode", mode.into()),
-                ("doc", to.starts_with("/usr/share/doc/").into()),
+                (
+                    "doc",
+                    ["/usr/share/doc/", "/usr/share/man/"].iter().any(|place| to.starts_with(place)).into(),
+                ),
             ]);
             if to.starts_with(CONFIGURATION) {
                 asset.insert("config".to_owned(), "noreplace".into());
@@ -269,6 +272,12 @@ fn requires(description: &Description, package: &Package) -> Table {
         all.insert(format!("({})", package.depends.join(" or ")), "*".into());
     }
     all
+}
+
+/// As RPM has it; Debian begins in lower case.
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
