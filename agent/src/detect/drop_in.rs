@@ -110,13 +110,17 @@ impl Unit<'_> {
             Scope::FilesWrite(scope) => {
                 let folders = scope.delete.iter().map(|pattern| fixed(pattern));
                 for folder in folders.chain(scope.bundle_dir.clone()) {
+                    self.temporary(plugin, &folder);
                     if !self.own.iter().any(|own| folder.starts_with(own)) {
                         let setting = format!("ReadWritePaths=-{}", folder.display());
                         self.add(format!("{plugin}: {} is written", folder.display()), vec![setting]);
                     }
                 }
             }
-            Scope::SystemdControl(_) | Scope::Store { .. } | Scope::Files { .. } | Scope::System {} => {}
+            Scope::Files { read, .. } => {
+                read.iter().for_each(|pattern| self.temporary(plugin, &fixed(pattern)))
+            }
+            Scope::SystemdControl(_) | Scope::Store { .. } | Scope::System {} => {}
         }
     }
 
@@ -130,6 +134,7 @@ impl Unit<'_> {
 
     fn sockets<'s>(&mut self, plugin: &str, sockets: impl Iterator<Item = &'s String>) {
         for socket in sockets {
+            self.temporary(plugin, Path::new(socket));
             let Ok(meta) = std::fs::metadata(self.at(socket)) else { continue };
             let why = format!("{plugin}: {socket}");
             match way(&meta, 0o2) {
@@ -157,8 +162,16 @@ impl Unit<'_> {
         }
     }
 
+    /// The unit has folders of its own for what is temporary.
+    fn temporary(&mut self, plugin: &str, folder: &Path) {
+        if ["/tmp", "/var/tmp"].iter().any(|temporary| folder.starts_with(temporary)) {
+            self.add(format!("{plugin}: {}", folder.display()), vec!["PrivateTmp=no".to_owned()]);
+        }
+    }
+
     fn log_files(&mut self, plugin: &str, pattern: &str) {
         let folder = fixed(pattern);
+        self.temporary(plugin, &folder);
         let why = format!("{plugin}: {pattern}");
         match self.way_to(&folder, true) {
             Way::Open => {}
@@ -336,6 +349,8 @@ mod tests {
                 "capability = 'containers'\nsockets = ['/run/closed.sock']\nlabels = ['*']",
                 Some("# to do for p: /run/closed.sock is root's alone"),
             ),
+            ("capability = 'files'\nread = ['/tmp/textfiles/*.prom']", Some("PrivateTmp=no")),
+            ("capability = 'files-write'\ndelete = ['/var/tmp/cores/**/*.core']", Some("PrivateTmp=no")),
             (
                 "capability = 'files-write'\ndelete = ['/var/tmp/cores/**/*.core']",
                 Some("ReadWritePaths=-/var/tmp/cores"),
