@@ -159,13 +159,13 @@ impl Stage<'_> {
             ("priority", "optional".into()),
             ("changelog", "changelog".into()),
             ("depends", depends(description, package).join(", ").into()),
-            ("assets", self.assets(false).into()),
+            ("assets", self.deb_assets().into()),
         ]);
         let mut rpm = table([
             ("summary", capitalised(&package.summary).into()),
             ("vendor", description.vendor.as_str().into()),
             ("auto-req", "no".into()),
-            ("assets", self.assets(true).into()),
+            ("assets", self.rpm_assets().into()),
             ("requires", requires(description, package).into()),
         ]);
         if !package.recommends.is_empty() {
@@ -216,31 +216,55 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn assets(&self, rpm: bool) -> Vec<Value> {
+    fn deb_assets(&self) -> Vec<Value> {
         let asset = |(to, mode): &(String, u32)| {
-            let source = to.trim_start_matches('/').to_owned();
-            let mode = format!("{mode:o}");
-            if !rpm {
-                return vec![source, to.clone(), mode].into();
-            }
-            // Each system has a folder of its own for zsh.
-            let to = to.replace("/zsh/vendor-completions/", "/zsh/site-functions/");
-            let mut asset = table([
+            let inside = to.trim_start_matches('/').to_owned();
+            vec![inside.clone(), inside, format!("{mode:o}")].into()
+        };
+        self.files.iter().map(asset).collect()
+    }
+
+    fn rpm_assets(&self) -> Vec<Value> {
+        let files = self.files.iter().filter(|(to, _)| !to.contains("/lintian/"));
+        let mut folders: Vec<&Path> = files.clone().flat_map(|(to, _)| own_folders(to)).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        let folder = |folder: &Path| {
+            let place = folder.to_string_lossy().into_owned();
+            let source = place.trim_start_matches('/').to_owned();
+            Value::Table(table([
                 ("source", source.into()),
-                ("dest", to.as_str().into()),
-                ("mode", mode.into()),
-                (
-                    "doc",
-                    ["/usr/share/doc/", "/usr/share/man/"].iter().any(|place| to.starts_with(place)).into(),
-                ),
+                ("dest", place.into()),
+                ("mode", "755".into()),
+                ("dir", true.into()),
+            ]))
+        };
+        let file = |(to, mode): &(String, u32)| {
+            // Each system has a folder of its own for zsh.
+            let place = to.replace("/zsh/vendor-completions/", "/zsh/site-functions/");
+            let document = ["/usr/share/doc/", "/usr/share/man/"].iter().any(|folder| to.starts_with(folder));
+            let mut asset = table([
+                ("source", to.trim_start_matches('/').into()),
+                ("dest", place.into()),
+                ("mode", format!("{mode:o}").into()),
+                ("doc", document.into()),
             ]);
             if to.starts_with(CONFIGURATION) {
                 asset.insert("config".to_owned(), "noreplace".into());
             }
             Value::Table(asset)
         };
-        self.files.iter().filter(|(to, _)| !rpm || !to.contains("/lintian/")).map(asset).collect()
+        folders.into_iter().map(folder).chain(files.map(file)).collect()
     }
+}
+
+/// The folders of a file that are there for it alone: RPM removes only what it knows of.
+fn own_folders(file: &str) -> impl Iterator<Item = &Path> {
+    let ours = |folder: &&Path| {
+        let mut names = folder.components().filter_map(|part| part.as_os_str().to_str());
+        names.any(|name| name.starts_with("picket"))
+    };
+    Path::new(file).ancestors().skip(1).filter(ours)
 }
 
 fn depends(description: &Description, package: &Package) -> Vec<String> {
@@ -294,4 +318,26 @@ fn listed(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
         bail!("{} has no file that ends in .{extension}", folder.display());
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_ours() {
+        let check = |file: &str, want: &[&str]| {
+            let folders: Vec<&Path> = own_folders(file).collect();
+            assert_eq!(folders, want.iter().map(Path::new).collect::<Vec<_>>(), "{file}");
+        };
+        check("/usr/lib/picket/plugins/a.wasm", &["/usr/lib/picket/plugins", "/usr/lib/picket"]);
+        check("/usr/share/doc/picket/copyright", &["/usr/share/doc/picket"]);
+        check("/usr/bin/picket", &[]);
+    }
+
+    #[test]
+    fn summaries() {
+        assert_eq!(capitalised("node agent"), "Node agent");
+        assert_eq!(capitalised(""), "");
+    }
 }
