@@ -173,6 +173,7 @@ impl Stage<'_> {
             let any = package.recommends.iter().map(|other| (other.clone(), "*".into())).collect();
             rpm.insert("recommends".to_owned(), Value::Table(any));
         }
+        let mut after = self.remove_folders();
         if package.scripts {
             let folder = self.folder.join("scripts");
             std::fs::create_dir_all(&folder)?;
@@ -180,15 +181,12 @@ impl Stage<'_> {
                 std::fs::copy(scripts.join(format!("deb/{name}.{script}")), folder.join(script))?;
             }
             deb.insert("maintainer-scripts".to_owned(), "scripts".into());
-            for (key, script) in [
-                ("post_install_script", "post"),
-                ("pre_uninstall_script", "preun"),
-                ("post_uninstall_script", "postun"),
-            ] {
-                let text = std::fs::read_to_string(scripts.join(format!("rpm/{name}.{script}")))?;
-                rpm.insert(key.to_owned(), text.into());
-            }
+            let script = |kind: &str| std::fs::read_to_string(scripts.join(format!("rpm/{name}.{kind}")));
+            rpm.insert("post_install_script".to_owned(), script("post")?.into());
+            rpm.insert("pre_uninstall_script".to_owned(), script("preun")?.into());
+            after += &script("postun")?;
         }
+        rpm.insert("post_uninstall_script".to_owned(), after.into());
         let metadata = table([("deb", deb.into()), ("generate-rpm", rpm.into())]);
         let crate_ = table([
             ("name", name.into()),
@@ -225,20 +223,6 @@ impl Stage<'_> {
     }
 
     fn rpm_assets(&self) -> Vec<Value> {
-        let files = self.files.iter().filter(|(to, _)| !to.contains("/lintian/"));
-        let mut folders: Vec<&Path> = files.clone().flat_map(|(to, _)| own_folders(to)).collect();
-        folders.sort_unstable();
-        folders.dedup();
-        let folder = |folder: &Path| {
-            let place = folder.to_string_lossy().into_owned();
-            let source = place.trim_start_matches('/').to_owned();
-            Value::Table(table([
-                ("source", source.into()),
-                ("dest", place.into()),
-                ("mode", "755".into()),
-                ("dir", true.into()),
-            ]))
-        };
         let file = |(to, mode): &(String, u32)| {
             // Each system has a folder of its own for zsh.
             let place = to.replace("/zsh/vendor-completions/", "/zsh/site-functions/");
@@ -254,11 +238,21 @@ impl Stage<'_> {
             }
             Value::Table(asset)
         };
-        folders.into_iter().map(folder).chain(files.map(file)).collect()
+        self.files.iter().filter(|(to, _)| !to.contains("/lintian/")).map(file).collect()
+    }
+
+    /// cargo-generate-rpm knows no folders, so RPM does not remove them either.
+    fn remove_folders(&self) -> String {
+        let mut folders: Vec<&Path> = self.files.iter().flat_map(|(to, _)| own_folders(to)).collect();
+        // The deepest first.
+        folders.sort_unstable_by(|a, b| b.cmp(a));
+        folders.dedup();
+        let list: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        format!("if [ \"$1\" -eq 0 ]; then\n    rmdir {} 2>/dev/null || :\nfi\n", list.join(" "))
     }
 }
 
-/// The folders of a file that are there for it alone: RPM removes only what it knows of.
+/// The folders of a file that are there for what is ours alone.
 fn own_folders(file: &str) -> impl Iterator<Item = &Path> {
     let ours = |folder: &&Path| {
         let mut names = folder.components().filter_map(|part| part.as_os_str().to_str());
