@@ -53,6 +53,9 @@ enum Command {
     },
     /// Get this node's certificate from the aggregator with a one-time token
     Enroll(Enroll),
+    /// Run one plugin for its author, without a configuration; `picket plugin run` is the way in
+    #[command(hide = true)]
+    PluginRun(app::author::Arguments),
     /// Show the plugins of the agent that runs on this node
     Plugins {
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -97,17 +100,15 @@ fn main() -> ExitCode {
     if let Err(error) = kept {
         eprintln!("what was open at the start can't be kept from programs that are started: {error}");
     }
+    if let Some(Command::PluginRun(arguments)) = &cli.command {
+        return author(arguments);
+    }
     let sources = Sources { file: cli.config, environment: config::variables() };
     let config = match config::load(&sources) {
         Ok(config) => config,
         Err(error) => return invalid(&error),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -116,10 +117,32 @@ fn main() -> ExitCode {
         Command::CheckConfig { output } => return check_config(&config, output),
         Command::Detect { write } => runtime.block_on(look(&config, &sources, write)),
         Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
+        Command::PluginRun(_) => return ExitCode::SUCCESS,
         Command::Plugins { output, command: None } => runtime.block_on(plugins(config, output)),
         Command::Plugins { command: Some(command), .. } => runtime.block_on(wish(config, command)),
     };
     ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+}
+
+/// No configuration is read: an author's machine has none.
+fn author(arguments: &app::author::Arguments) -> ExitCode {
+    let log = config::Log { level: "warn,plugin=info".to_owned(), format: config::LogFormat::Text };
+    let ended = logs::init(&log)
+        .map_err(anyhow::Error::from)
+        .and_then(|_log| runtime()?.block_on(app::author::run(arguments)));
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(PLUGIN_REFUSED),
+        Err(error) => failed(&error),
+    }
 }
 
 async fn run(config: Config, sources: Sources) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use crate::conditions::Conditions;
 use crate::config::OWN_ID;
 use crate::health::{Health, Level};
 use crate::lines::Lines;
-use crate::schedule::{PluginStatus, State, Stray, Ticker};
+use crate::schedule::{Lateness, PluginStatus, State, Stray, Ticker};
 use crate::uplink;
 
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -501,6 +501,20 @@ fn plugin_metrics(page: &mut Page<'_>, plugins: &[PluginStatus]) {
             page.sample(&[("plugin", &p.id)], read(p));
         }
     }
+    page.family(
+        "picket_plugin_tick_lateness_seconds",
+        MetricType::Histogram,
+        "How much later than planned ticks came to run: what the node and its other plugins made them wait.",
+    );
+    for p in plugins {
+        let late = &p.collects.late;
+        for (bound, within) in Lateness::BOUNDS.iter().zip(late.within) {
+            page.part(Part::Bucket, &[("plugin", &p.id), ("le", &format!("{bound:?}"))], within as f64);
+        }
+        page.part(Part::Bucket, &[("plugin", &p.id), ("le", "+Inf")], late.ticks as f64);
+        page.part(Part::Sum, &[("plugin", &p.id)], late.seconds);
+        page.part(Part::Count, &[("plugin", &p.id)], late.ticks as f64);
+    }
     let gauges: [(&str, &str, Read); 2] = [
         ("picket_plugin_series", "Live series of the plugin.", |p| p.series as f64),
         ("picket_plugin_interval_seconds", "The interval between collects.", |p| p.interval_seconds),
@@ -556,10 +570,14 @@ impl Page<'_> {
     }
 
     fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.part(Part::Value, labels, value);
+    }
+
+    fn part(&mut self, part: Part, labels: &[(&str, &str)], value: f64) {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let Ok(labels) = Labels::new(labels) else { return };
         self.series += 1;
-        if self.sink.series(self.series, self.family, Part::Value, &labels).is_ok() {
+        if self.sink.series(self.series, self.family, part, &labels).is_ok() {
             self.sink.points(&[(self.series, value)]);
         }
     }

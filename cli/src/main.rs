@@ -35,6 +35,8 @@ enum Error {
     #[error("cannot write the answer: {0}")]
     Output(#[from] std::io::Error),
     #[error(transparent)]
+    Author(#[from] plugin::AuthorError),
+    #[error(transparent)]
     File(#[from] plugin::FileError),
     #[error(transparent)]
     Signing(#[from] plugin::SigningError),

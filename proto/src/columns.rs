@@ -287,7 +287,10 @@ impl Shared {
         }
         let mut before = -1_i64;
         let mut history = 3;
-        for _ in 0..count {
+        for read in 0..count {
+            if coder.ended() {
+                return Err(ColumnsError::Truncated { read: read as usize, samples: count as usize });
+            }
             let step = i64::from(series.next().unwrap_or(0)) - before;
             let next = coder.bit(&mut self.next[history & 3], step == 1);
             history = history << 1 | usize::from(next);

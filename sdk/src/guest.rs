@@ -40,7 +40,7 @@ use crate::{Controllable, Failure, Source};
 pub mod source {
     wit_bindgen::generate!({
         path: "../wit",
-        world: "picket:source/source-plugin@0.1.0",
+        world: "picket:source/source-plugin@0.2.0",
         pub_export_macro: true,
         export_macro_name: "__export_source_world",
         default_bindings_module: "picket_sdk::__guest::source",
@@ -53,7 +53,7 @@ pub mod source {
 pub mod control {
     wit_bindgen::generate!({
         path: "../wit",
-        inline: "package picket:sdk; world control-plugin { export picket:source/control@0.1.0; }",
+        inline: "package picket:sdk; world control-plugin { export picket:source/control@0.2.0; }",
         world: "picket:sdk/control-plugin",
         pub_export_macro: true,
         export_macro_name: "__export_control_world",
@@ -186,7 +186,7 @@ fn pairs(labels: Vec<wit::Label>) -> Vec<(String, String)> {
 
 fn sink_error(error: sink::SinkError) -> SinkError {
     match error {
-        sink::SinkError::Quota(text) => SinkError::Quota(text),
+        sink::SinkError::Quota(over) => SinkError::Quota { message: over.message, fits: over.fits },
         sink::SinkError::Invalid(text) => SinkError::Invalid(text),
         sink::SinkError::UnknownId(id) => SinkError::UnknownId(id),
         sink::SinkError::Other(text) => SinkError::Other(text),

@@ -48,8 +48,12 @@ pub(crate) struct SeriesDef {
 /// Why the host refused something.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum SinkError {
-    #[error("{0}")]
-    Quota(String),
+    #[error("{message}")]
+    Quota {
+        message: String,
+        /// The first so many of what was offered would fit.
+        fits: u32,
+    },
     #[error("{0}")]
     Invalid(String),
     #[error("the host does not know the number {0}")]

@@ -1,16 +1,11 @@
-//! Plugins that do what no plugin should, on the real agent: each is stopped within its limits and said so, and the
-//! plugin beside it is not late by it.
+//! Files that are no plugins, and what becomes of a plugin that was quarantined, on the real agent. What plugins may do that mean
+//! no good is in `suite`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Agent, AgentBuilder, Test, eventually, guest_section, guests, plugins, run, run_within};
+use e2e::{Agent, AgentBuilder, Test, eventually, guests, plugins, run};
 use serde_json::Value;
-use tokio::net::TcpListener;
-
-/// What the neighbour exports.
-const NEIGHBOUR: &str = "test_ticks";
 
 /// Limits that make misbehaviour end soon.
 const LIMITS: &str = "guest_time = \"300ms\"\ncall_time = \"1s\"\nrestarts = 2\nback_off = \"100ms\"\n";
@@ -38,144 +33,6 @@ async fn plugin(agent: &Agent, id: &str) -> Result<Value> {
     let all = agent.api.json("/api/v1/plugins").await?;
     let list = all["plugins"].as_array().context("no list of plugins")?;
     list.iter().find(|plugin| plugin["id"] == id).cloned().with_context(|| format!("no {id}: {all}"))
-}
-
-/// The neighbour collects at its pace for two seconds.
-async fn neighbour_is_on_time(agent: &Agent) -> Result<()> {
-    let before = ticks(agent).await?;
-    let began = std::time::Instant::now();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let wanted = began.elapsed().as_secs_f64() * 10.0;
-    let done = ticks(agent).await? - before;
-    // The machine is shared; a neighbour that waits for the others would do a fifth of it.
-    ensure!(done >= wanted * 0.6, "the neighbour collected {done} times, due were {wanted:.0}");
-    Ok(())
-}
-
-/// Each: what it does, and the code of what is said of it.
-/// A recursion overflows either the engine's stack or its own in linear memory, which is a trap.
-const FATAL: &[(&str, &[&str])] = &[
-    ("loop", &["PKT-0061"]),
-    ("allocate", &["PKT-0063"]),
-    ("recurse", &["PKT-0064", "PKT-0060"]),
-    ("trap", &["PKT-0060"]),
-];
-
-#[test]
-fn what_ends_an_instance_is_named_and_ends_in_quarantine() {
-    run_within(Duration::from_secs(300), async |test: &Test| {
-        for (mode, codes) in FATAL {
-            let mut agent = with_guest(test, mode)?.start().await?;
-            agent.plugin_state("neighbour", "running").await?;
-            eventually("the neighbour's first sample", || ticks(&agent)).await?;
-            neighbour_is_on_time(&agent).await.context(*mode)?;
-            let state = agent.plugin_state("hostile", "quarantined").await.context(*mode)?;
-            let said = state.to_string();
-            ensure!(codes.iter().any(|code| said.contains(code)), "{mode}: not {codes:?}: {state}");
-            let memory = agent.daemon.memory("VmRSS")?;
-            ensure!(memory < 300 << 20, "{mode}: the agent holds {memory} bytes");
-            neighbour_is_on_time(&agent).await.context(*mode)?;
-            agent.daemon.check_running()?;
-            let status = agent.daemon.stop(Duration::from_secs(10)).await?;
-            ensure!(status.success(), "{mode}: ended with {status}");
-        }
-        Ok(())
-    });
-}
-
-/// What the host refuses or drops; the plugin goes on, or fails by itself.
-const REFUSED: &[&str] = &[
-    "million",
-    "million-at-once",
-    "nan",
-    "bad-name",
-    "bad-label",
-    "long-label",
-    "type-clash",
-    "other-type",
-    "twice",
-    "unknown-id",
-    "log-flood",
-    "event-flood",
-    "fail-flood",
-];
-
-#[test]
-fn what_is_not_valid_is_refused_and_harms_nobody() {
-    run_within(Duration::from_secs(420), async |test: &Test| {
-        for mode in REFUSED {
-            // The neighbour first: a family belongs to the plugin that had it first.
-            let builder =
-                AgentBuilder::new(test, "alone")?.guest("neighbour", "count.wasm", "100ms", "").start();
-            let mut agent = builder.await?;
-            eventually("the neighbour's first sample", || ticks(&agent)).await?;
-            let folder = agent.folder().join("conf.d");
-            std::fs::create_dir_all(&folder)?;
-            let hostile = guest_section("hostile", "hostile.wasm", "200ms", &format!("mode = \"{mode}\""));
-            std::fs::write(
-                folder.join("hostile.toml"),
-                format!("{hostile}\n[plugins.hostile.limits]\n{LIMITS}"),
-            )?;
-            agent.daemon.signal(rustix::process::Signal::HUP)?;
-            eventually("the hostile plugin's first call", || async {
-                let collects = &plugin(&agent, "hostile").await?["collects"];
-                let calls = ["ok", "failed"].map(|how| collects[how].as_f64().unwrap_or(0.0));
-                ensure!(calls[0] + calls[1] > 0.0, "not once: {collects}");
-                Ok(())
-            })
-            .await
-            .context(*mode)?;
-            neighbour_is_on_time(&agent).await.context(*mode)?;
-            // The exposition stays one that Prometheus reads: the parser refuses what stands twice.
-            let metrics = agent.api.metrics().await.context(*mode)?;
-            for name in metrics.names() {
-                ensure!(!name.contains('{') && !name.contains(' '), "{mode}: exported {name}");
-            }
-            for (labels, value) in metrics.series("test_hostile") {
-                ensure!(!value.is_nan(), "{mode}: a NaN is exported");
-                ensure!(labels.values().all(|v| v.len() < 10_000), "{mode}: a long label is exported");
-            }
-            let series = metrics.series("test_hostile").len();
-            ensure!(series <= 20_000, "{mode}: {series} series are exported");
-            ensure!(
-                metrics.types.get(NEIGHBOUR).map(String::as_str) == Some("gauge"),
-                "{mode}: its type changed"
-            );
-            let log = agent.daemon.log();
-            ensure!(log.len() < 2 << 20, "{mode}: the log has {} bytes", log.len());
-            ensure!(!log.contains("panicked"), "{mode}: {log}");
-            let memory = agent.daemon.memory("VmRSS")?;
-            ensure!(memory < 300 << 20, "{mode}: the agent holds {memory} bytes");
-            let status = agent.daemon.stop(Duration::from_secs(10)).await?;
-            ensure!(status.success(), "{mode}: ended with {status}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_call_that_waits_for_ever_is_ended_and_what_was_pushed_is_kept() {
-    run(async |test: &Test| {
-        // Accepts, and never answers.
-        let silent = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let port = silent.local_addr()?.port();
-        let url = format!("url = \"http://127.0.0.1:{port}/\"");
-        let rule = format!(
-            "urls = [{{ scheme = \"http\", host = \"127.0.0.1\", port = {port}, allow_private = true }}]"
-        );
-        let agent = AgentBuilder::new(test, "alone")?
-            .guest("neighbour", "count.wasm", "100ms", "")
-            .guest("sleeper", "sleeper.wasm", "200ms", &url)
-            .section(format!("[plugins.sleeper.limits]\n{LIMITS}"))
-            .section(format!("[[plugins.sleeper.grants]]\ncapability = \"http\"\n{rule}\n"))
-            .start()
-            .await?;
-        eventually("the neighbour's first sample", || ticks(&agent)).await?;
-        neighbour_is_on_time(&agent).await?;
-        let state = agent.plugin_state("sleeper", "quarantined").await?;
-        ensure!(state.to_string().contains("PKT-0062"), "{state}");
-        neighbour_is_on_time(&agent).await
-    });
 }
 
 #[test]
@@ -265,8 +122,13 @@ fn bad_files_are_refused_by_name() {
             all.contains("[[plugins.curious.grants]]") && all.contains("capability = \\\"system\\\""),
             "{all}"
         );
-        agent.daemon.check_running()?;
-        neighbour_is_on_time(&agent).await
+        let before = ticks(&agent).await?;
+        eventually("the good plugin goes on", || async {
+            ensure!(ticks(&agent).await? > before);
+            Ok(())
+        })
+        .await?;
+        agent.daemon.check_running()
     });
 }
 

@@ -1,6 +1,7 @@
 //! The whole system with its real binaries: one test binary, a module a theme.
 
 mod actions;
+mod author;
 mod config;
 mod containers;
 mod containers_vllm;
@@ -9,6 +10,7 @@ mod durability;
 mod engine_logs;
 mod exporters;
 mod fleet;
+mod former;
 mod gpu;
 mod hostile;
 mod https;

@@ -10,7 +10,7 @@ use crate::{binary, guests, run_program_with};
 /// A guest of `tests/guests` as a plugin of this id and version: its manifest is appended as a custom section.
 pub fn plugin_of(guest: &str, id: &str, version: &str) -> Result<Vec<u8>> {
     let manifest = format!(
-        "manifest = 1\nid = \"{id}\"\nversion = \"{version}\"\nworld = \"picket:source/source-plugin@0.1.0\"\n\
+        "manifest = 1\nid = \"{id}\"\nversion = \"{version}\"\nworld = \"picket:source/source-plugin@0.2.0\"\n\
          license = \"Apache-2.0\"\ndescription = \"made for a test\"\n"
     );
     let file = guests().join(guest);

@@ -30,6 +30,9 @@ pub struct Args {
     /// How many simulated GPU nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=50))]
     nodes: u16,
+    /// A plugin of your own, built: this machine runs it too, with all that its manifest asks for
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
 }
 
 /// Builds, starts and shows it until it is interrupted; leaves nothing behind.
@@ -41,7 +44,8 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
         return Ok(false);
     }
     let folder = tempfile::Builder::new().prefix("picket-demo-").tempdir().context("no temporary folder")?;
-    let mut demo = Demo { built, root, folder: folder.path().to_owned(), daemons: Vec::new(), api: None };
+    let mut demo =
+        Demo { built, root, folder: folder.path().to_owned(), daemons: Vec::new(), api: None, guest: None };
     let outcome = demo.play(args, &interrupted);
     if let Err(error) = &outcome
         && !interrupted.is_set()
@@ -61,6 +65,8 @@ struct Demo<'a> {
     /// In the order in which they were started.
     daemons: Vec<Daemon>,
     api: Option<Api>,
+    /// The section of the plugin that was named.
+    guest: Option<String>,
 }
 
 /// How the aggregator's HTTP API is reached.
@@ -80,6 +86,7 @@ struct Node {
 impl Demo<'_> {
     fn play(&mut self, args: &Args, interrupted: &Interrupted) -> Result<()> {
         let nodes = nodes(args.nodes);
+        self.guest = args.plugin.as_deref().map(|file| guest(&self.built.cli, file)).transpose()?;
         let uplink = free_port()?;
         self.start_aggregator(uplink, interrupted)?;
         for node in &nodes {
@@ -175,6 +182,9 @@ impl Demo<'_> {
             let mut grant = need.as_table().context("a need is no table")?.clone();
             grant.remove("why");
             write!(text, "\n[[plugins.{}.grants]]\n{grant}", node.plugin)?;
+        }
+        if let Some(guest) = self.guest.as_ref().filter(|_| node.plugin == "node") {
+            text.push_str(guest);
         }
         Ok(text)
     }
@@ -309,6 +319,16 @@ impl Drop for Demo<'_> {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The section of a plugin that is not ours, as its operator would write it after `picket plugin grants`.
+fn guest(cli: &Path, file: &Path) -> Result<String> {
+    let file = std::path::absolute(file)?;
+    let told = command::output(Command::new(cli).args(["plugin", "grants"]).arg(&file).args(["-o", "json"]))?;
+    let told: serde_json::Value = serde_json::from_str(&told).context("what the CLI says of the plugin")?;
+    let id = told["plugin"].as_str().context("the plugin has no id")?;
+    let grants = told["toml"].as_str().unwrap_or_default();
+    Ok(format!("\n[plugins.{id}]\nfile = {}\ninterval = \"2s\"\n\n{grants}", quoted(&file)))
 }
 
 fn nodes(simulated: u16) -> Vec<Node> {

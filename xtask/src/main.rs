@@ -8,6 +8,7 @@ mod build;
 mod command;
 mod demo;
 mod dist;
+mod fuzz;
 mod guests;
 mod parts;
 mod plugins;
@@ -16,6 +17,7 @@ mod setup;
 mod system;
 mod test;
 mod tidy;
+mod wit;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,8 +43,12 @@ enum Command {
     BuildGuests,
     /// Make the packages: deb and rpm, with sums and a bill of materials.
     Dist(dist::Args),
+    /// Send what no one should to everything that reads, for a stated time.
+    Fuzz(fuzz::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
+    /// Compare, freeze and renumber the packages of the plugin contract.
+    Wit(wit::Args),
     /// Bring the real servers that the tests use into target/parts; by name also large ones (litellm, vllm).
     Parts(parts::Args),
 }
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
             .and_then(|()| guests::build_hostile(&root))
             .map(|()| true),
         Command::Dist(args) => dist::run(&root, &args),
+        Command::Fuzz(args) => fuzz::run(&root, &args),
+        Command::Wit(args) => wit::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),
     };

@@ -5,6 +5,7 @@
 //! A private apt folder is used (own source list, lists and cache), so the machine's own apt is only read: for
 //! the mirror that it uses.
 
+mod javascript;
 mod python;
 
 use std::path::{Path, PathBuf};
@@ -134,6 +135,21 @@ const TREES: &[Tree] = &[
         ],
         whole: false,
     },
+    // A compiler for plugins in C, with its C library: it runs where it lies.
+    Tree {
+        name: "wasi-clang",
+        suite: "",
+        packages: &[
+            "clang-14",
+            "libclang-common-14-dev",
+            "libclang-rt-14-dev-wasm32",
+            "libclang-cpp14",
+            "libllvm14",
+            "lld-14",
+            "wasi-libc",
+        ],
+        whole: false,
+    },
     // Its containers run under the part `runc`.
     Tree {
         name: "podman",
@@ -161,7 +177,7 @@ const TREES: &[Tree] = &[
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Large servers to install (litellm, vllm), each of which says what it costs; none: the parts that all tests use.
+    /// Large parts to install (litellm, vllm, authors), each of which says what it costs; none: the parts that all tests use.
     names: Vec<String>,
 }
 
@@ -176,7 +192,9 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     fetch(root)?;
     let folder = build::target(root)?.join("parts/bin");
     let mut all = true;
-    for name in PARTS.iter().map(|part| part.name).chain(TREES.iter().map(|tree| tree.name)) {
+    for name in
+        PARTS.iter().map(|part| part.name).chain(TREES.iter().map(|tree| tree.name)).chain([javascript::NAME])
+    {
         let link = folder.join(name);
         println!("{name}\t{}", link.display());
         all &= link.exists();
@@ -189,6 +207,10 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
 pub fn fetch(root: &Path) -> Result<()> {
     let mut missing = link(root, PARTS)?;
     missing.extend(plant(root)?);
+    if let Err(error) = javascript::fetch(root) {
+        eprintln!("part {}: {error:#}", javascript::NAME);
+        missing.push(javascript::NAME);
+    }
     if !missing.is_empty() {
         eprintln!(
             "missing: {}. Tests that need them skip by name. Install Prometheus 3 (with promtool), \

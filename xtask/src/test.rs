@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 /// Workspaces apart from the main one: another target, a lock file of their own.
-pub const OTHER_WORKSPACES: &[&str] = &["plugins", "sdk", "tests/guests", "tests/hostile"];
+pub const OTHER_WORKSPACES: &[&str] = &["plugins", "sdk", "tests/fuzz", "tests/guests", "tests/hostile"];
 
 /// Runs the checks and the tests; `false` if anything failed.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
@@ -50,7 +50,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     let _ = std::fs::remove_file(&skipped);
     if args.filter.is_none() {
         counts.add("lints", lints(root)?);
-        plugin_tests(root, &target, &mut counts)?;
+        plugin_tests(root, &mut counts)?;
     }
     step("tests");
     workspace_tests(root, args.filter.as_deref(), &mut counts)?;
@@ -166,8 +166,10 @@ fn lints(root: &Path) -> Result<bool> {
     Ok(ok)
 }
 
-/// The plugins' and the SDK's own tests, on this machine's target: they build natively too.
-fn plugin_tests(root: &Path, target: &Path, counts: &mut Counts) -> Result<()> {
+/// The plugins' and the SDK's own tests, on this machine's target: they build natively too. In the plugins' target folder: the
+/// main workspace links some of them as libraries, whose files have the same names.
+fn plugin_tests(root: &Path, counts: &mut Counts) -> Result<()> {
+    let target = root.join("plugins/target");
     for workspace in ["plugins", "sdk"] {
         let manifest = format!("{workspace}/Cargo.toml");
         if !root.join(&manifest).exists() {
@@ -175,7 +177,7 @@ fn plugin_tests(root: &Path, target: &Path, counts: &mut Counts) -> Result<()> {
         }
         step(&format!("tests of {workspace}"));
         let args = ["test", "--workspace", "--manifest-path", manifest.as_str()];
-        let (ok, lines) = command::tee(command::cargo(root, &args).env("CARGO_TARGET_DIR", target))?;
+        let (ok, lines) = command::tee(command::cargo(root, &args).env("CARGO_TARGET_DIR", &target))?;
         counts.add_run(workspace, ok, &lines);
     }
     Ok(())

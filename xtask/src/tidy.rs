@@ -15,7 +15,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::command;
+use crate::{command, wit};
 
 /// What the checks found.
 #[derive(Default)]
@@ -47,6 +47,10 @@ pub fn run(root: &Path) -> Result<bool> {
     files.check_lock_files(&mut findings);
     files.check_changelog(&mut findings);
     files.check_contracts(root, &mut findings)?;
+    match wit::problems(root) {
+        Ok(problems) => problems.into_iter().for_each(|problem| findings.error(problem)),
+        Err(e) => findings.error(format!("the plugin contract cannot be read: {e:#}")),
+    }
     advisories::check(root, &files, &mut findings)?;
     let denied = deny::check(root)?;
     for warning in &findings.warnings {
@@ -59,7 +63,7 @@ pub fn run(root: &Path) -> Result<bool> {
 }
 
 /// The files that git tracks or would track, relative to the root.
-fn repository_files(root: &Path) -> Result<Vec<String>> {
+pub fn repository_files(root: &Path) -> Result<Vec<String>> {
     let args = ["ls-files", "--cached", "--others", "--exclude-standard"];
     let list = command::output(Command::new("git").args(args).current_dir(root))?;
     Ok(list.lines().filter(|file| root.join(file).is_file()).map(str::to_owned).collect())

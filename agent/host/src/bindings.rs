@@ -6,7 +6,7 @@ wasmtime::component::bindgen!({
         package picket:agent;
 
         world every-plugin {
-            include picket:source/controllable-source-plugin@0.1.0;
+            include picket:source/controllable-source-plugin@0.2.0;
             include picket:action/action-plugin@0.1.0;
         }
     ",

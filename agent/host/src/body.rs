@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Isolation;
 use crate::call::{Bounds, Call, Cost, Returned, Stopped};
 use crate::desk::Desk;
+use crate::versions::Edition;
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -57,8 +58,11 @@ pub(crate) struct Put {
 /// What it exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum World {
-    Source,
-    ControllableSource,
+    Source {
+        edition: Edition,
+        /// It exports `control`.
+        controllable: bool,
+    },
     Action,
 }
 

@@ -13,6 +13,7 @@ use wasmparser::{
 
 use crate::error::codes::{self, Code};
 use crate::manifest::{self, Manifest};
+use crate::versions::{Edition, Unserved, full, served};
 
 /// What is known of a component before it is compiled.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,17 @@ pub(crate) struct Component {
     /// It exports `control`.
     pub controllable: bool,
     pub role: Role,
+    /// Of the contract's version that its role is exported in.
+    pub edition: Edition,
+    /// What it imports of a later version than this host's: it may need what is not here.
+    pub newer: Option<String>,
+}
+
+impl Component {
+    /// The world that its exports are of.
+    pub(crate) fn world(&self) -> String {
+        full(world_of(self.role, self.controllable), self.edition)
+    }
 }
 
 /// What a component is for, by what it exports.
@@ -34,8 +46,8 @@ pub(crate) enum Role {
 impl Role {
     const fn exported(self) -> &'static str {
         match self {
-            Self::Source => "picket:source/source",
-            Self::Action => "picket:action/action",
+            Self::Source => SOURCE,
+            Self::Action => ACTION,
         }
     }
 }
@@ -47,9 +59,20 @@ pub(crate) struct Unfit {
     pub message: String,
 }
 
-pub(crate) const SOURCE_WORLD: &str = "picket:source/source-plugin@0.1.0";
-pub(crate) const CONTROLLABLE_WORLD: &str = "picket:source/controllable-source-plugin@0.1.0";
-pub(crate) const ACTION_WORLD: &str = "picket:action/action-plugin@0.1.0";
+const SOURCE: &str = "picket:source/source";
+const CONTROL: &str = "picket:source/control";
+const ACTION: &str = "picket:action/action";
+const SOURCE_WORLD: &str = "picket:source/source-plugin";
+const CONTROLLABLE_WORLD: &str = "picket:source/controllable-source-plugin";
+const ACTION_WORLD: &str = "picket:action/action-plugin";
+
+const fn world_of(role: Role, controllable: bool) -> &'static str {
+    match role {
+        Role::Action => ACTION_WORLD,
+        Role::Source if controllable => CONTROLLABLE_WORLD,
+        Role::Source => SOURCE_WORLD,
+    }
+}
 
 /// Imports that need no grant.
 const ALWAYS: [&str; 5] = [
@@ -63,22 +86,22 @@ const ALWAYS: [&str; 5] = [
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Component, Unfit> {
     check_kind(bytes)?;
     let outline = Outline::read(bytes)?;
+    outline.check_versions()?;
     let capabilities = outline.capabilities()?;
-    let exports = |role: Role| outline.exports.iter().any(|e| interface(e) == Some(role.exported()));
-    let role = match (exports(Role::Source), exports(Role::Action)) {
-        (true, false) => Role::Source,
-        (false, true) => Role::Action,
-        (true, true) => {
+    let (role, edition) = match (outline.exported(SOURCE), outline.exported(ACTION)) {
+        (Some(edition), None) => (Role::Source, edition),
+        (None, Some(edition)) => (Role::Action, edition),
+        (Some(_), Some(_)) => {
             let message =
                 "the component exports picket:source/source and picket:action/action: a plugin has one role";
             return Err(Unfit { code: &codes::OTHER_WORLD, message: message.to_owned() });
         }
-        (false, false) => {
+        (None, None) => {
             let message = if outline.exports.is_empty() {
                 "the component exports nothing".to_owned()
             } else {
                 format!(
-                    "the component exports neither picket:source/source@0.1 nor picket:action/action@0.1, only {}",
+                    "the component exports neither {SOURCE} nor {ACTION}, only {}",
                     listed(&outline.exports)
                 )
             };
@@ -99,7 +122,11 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Component, Unfit> {
             format!("the component is {is} and imports picket:host/{capability}, which {other} alone has");
         return Err(Unfit { code: &codes::UNKNOWN_IMPORT, message });
     }
-    let controllable = outline.exports.iter().any(|e| interface(e) == Some("picket:source/control"));
+    let controllable = outline
+        .exports
+        .iter()
+        .filter_map(|e| served(e).ok())
+        .any(|s| s.name == CONTROL && s.edition == edition);
     let manifest = match outline.manifests.as_slice() {
         [] => None,
         [one] => Some(
@@ -113,34 +140,36 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Component, Unfit> {
     if let Some(manifest) = &manifest {
         check_world(manifest, controllable, role)?;
     }
-    Ok(Component { manifest, capabilities, controllable, role })
+    let newer = outline.imports.iter().find(|i| served(i).is_ok_and(|s| s.newer)).cloned();
+    Ok(Component { manifest, capabilities, controllable, role, edition, newer })
 }
 
 fn check_world(manifest: &Manifest, controllable: bool, role: Role) -> Result<(), Unfit> {
     let world = manifest.world.as_str();
-    let known = |name: &str| world.strip_prefix(name).is_some_and(is_our_version);
-    if known("picket:action/action-plugin") != (role == Role::Action) {
-        let message =
-            format!("the manifest says world = {world:?}, but the component exports {}", role.exported());
-        return Err(Unfit { code: &codes::OTHER_WORLD, message });
-    }
-    if role == Role::Action {
-        return Ok(());
-    }
-    if known("picket:source/controllable-source-plugin") {
-        if controllable {
-            return Ok(());
+    let unfit = |message| Err(Unfit { code: &codes::OTHER_WORLD, message });
+    let named = match served(world) {
+        Ok(served) => served.name,
+        Err(Unserved::Version(message)) => {
+            let message = format!("the manifest says world = {world:?}: {message}");
+            return Err(Unfit { code: &codes::VERSION, message });
         }
-        let message = format!("the manifest says world = {world:?}, but the component exports no control");
-        return Err(Unfit { code: &codes::OTHER_WORLD, message });
+        Err(Unserved::Stranger) => "",
+    };
+    match (role, named) {
+        (Role::Action, ACTION_WORLD) | (Role::Source, SOURCE_WORLD) => Ok(()),
+        (Role::Source, CONTROLLABLE_WORLD) if controllable => Ok(()),
+        (Role::Source, CONTROLLABLE_WORLD) => {
+            unfit(format!("the manifest says world = {world:?}, but the component exports no control"))
+        }
+        (_, ACTION_WORLD | SOURCE_WORLD) | (Role::Action, CONTROLLABLE_WORLD) => unfit(format!(
+            "the manifest says world = {world:?}, but the component exports {}",
+            role.exported()
+        )),
+        _ => {
+            let ours = [SOURCE_WORLD, CONTROLLABLE_WORLD, ACTION_WORLD].map(|w| full(w, Edition::Current));
+            unfit(format!("the manifest says world = {world:?}; this agent runs {}", ours.join(", ")))
+        }
     }
-    if known("picket:source/source-plugin") {
-        return Ok(());
-    }
-    let message = format!(
-        "the manifest says world = {world:?}; this agent runs {SOURCE_WORLD}, {CONTROLLABLE_WORLD} and {ACTION_WORLD}"
-    );
-    Err(Unfit { code: &codes::OTHER_WORLD, message })
 }
 
 fn check_kind(bytes: &[u8]) -> Result<(), Unfit> {
@@ -273,11 +302,29 @@ impl Outline {
         Ok(outline)
     }
 
+    /// All that it imports and exports of the contract is of a version that this host serves.
+    fn check_versions(&self) -> Result<(), Unfit> {
+        let other = self.exports.iter().chain(&self.imports).find_map(|name| match served(name) {
+            Err(Unserved::Version(message)) => Some(message),
+            _ => None,
+        });
+        other.map_or(Ok(()), |message| Err(Unfit { code: &codes::VERSION, message }))
+    }
+
+    /// In which edition it exports this; the current one if in both.
+    fn exported(&self, name: &str) -> Option<Edition> {
+        let found = |edition| {
+            let mut served = self.exports.iter().filter_map(|e| served(e).ok());
+            served.any(|s| s.name == name && s.edition == edition).then_some(edition)
+        };
+        found(Edition::Current).or_else(|| found(Edition::Former))
+    }
+
     fn capabilities(&self) -> Result<BTreeSet<Capability>, Unfit> {
         let mut capabilities = BTreeSet::new();
         let mut unknown = Vec::new();
-        for import in &self.imports {
-            match interface(import) {
+        for import in self.imports.iter().filter(|import| !crate::wasi::is_known(import)) {
+            match served(import).ok().map(|s| s.name) {
                 Some(name) if ALWAYS.contains(&name) => {}
                 Some(name) => match name.strip_prefix("picket:host/").and_then(Capability::from_word) {
                     Some(capability) => {
@@ -309,18 +356,6 @@ fn is_type_alias(alias: &ComponentAlias<'_>) -> bool {
         ComponentAlias::Outer { kind, .. } => *kind == wasmparser::ComponentOuterAliasKind::Type,
         ComponentAlias::CoreInstanceExport { .. } => false,
     }
-}
-
-/// `picket:host/files` of `picket:host/files@0.1.2`; none for a version that this host does not serve.
-fn interface(name: &str) -> Option<&str> {
-    let (interface, _) = name.split_once('@')?;
-    name.strip_prefix(interface).is_some_and(is_our_version).then_some(interface)
-}
-
-fn is_our_version(version: &str) -> bool {
-    version.strip_prefix("@0.1.").is_some_and(|patch| {
-        !patch.is_empty() && patch.len() < 10 && patch.bytes().all(|b| b.is_ascii_digit())
-    })
 }
 
 /// A few of the names, each cut to a readable length.
@@ -357,19 +392,5 @@ mod tests {
             assert_eq!(unfit.code, code, "{bytes:?}: {}", unfit.message);
         }
         assert!(inspect(b"(component)").unwrap_err().message.contains("WebAssembly text"));
-    }
-
-    #[test]
-    fn versions() {
-        assert_eq!(interface("picket:host/files@0.1.0"), Some("picket:host/files"));
-        assert_eq!(interface("picket:host/files@0.1.7"), Some("picket:host/files"));
-        for other in [
-            "picket:host/files@0.2.0",
-            "picket:host/files",
-            "picket:host/files@0.1.",
-            "picket:host/files@0.1.0-x",
-        ] {
-            assert_eq!(interface(other), None, "{other}");
-        }
     }
 }

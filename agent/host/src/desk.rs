@@ -4,6 +4,7 @@
 //! taken over: nothing that it says is held for true because the guest's side would have checked it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use picket_agent_services::always::{self, Log};
 use picket_agent_services::grants::{Admission, Capability};
@@ -31,6 +32,8 @@ pub(crate) struct Desk {
     log: Log,
     pub readings: Readings,
     pub lines: Lines,
+    /// Time in which host calls of this collect were answered.
+    pub answered: Duration,
 }
 
 impl Desk {
@@ -41,11 +44,13 @@ impl Desk {
             log: Log::new(setting.plugin.clone(), setting.limits.log_rate),
             readings: Readings::new(generation, setting.limits.clone()),
             lines: Lines::default(),
+            answered: Duration::ZERO,
         }
     }
 
     /// A collect begins; `log_room`: how many bytes of log lines can be kept.
     pub(crate) fn begin_collect(&mut self, log_room: u64) {
+        self.answered = Duration::ZERO;
         self.readings.begin_collect();
         self.lines.begin(log_room);
     }
@@ -98,7 +103,16 @@ impl Desk {
 
 impl Answers for Desk {
     async fn answer(&mut self, ask: Ask) -> Option<Told> {
-        Some(match ask {
+        let began = Instant::now();
+        let told = self.told(ask).await;
+        self.answered += began.elapsed();
+        Some(told)
+    }
+}
+
+impl Desk {
+    async fn told(&mut self, ask: Ask) -> Told {
+        match ask {
             // The lines' own way alone leads there: a request made up would say where reading goes on.
             Ask::Effect(Request::Logs(_)) => Told::NoGrant,
             Ask::Effect(request) => self.effect(request).await.map_or(Told::NoGrant, Told::Effect),
@@ -122,7 +136,7 @@ impl Answers for Desk {
                 Told::Done(self.lines.hold(chunk, bytes).map_err(|e| self.readings.refuse(e)))
             }
             Ask::EmitLogs(batches) => Told::Done(self.emit_logs(batches)),
-        })
+        }
     }
 }
 

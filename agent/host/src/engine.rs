@@ -31,11 +31,13 @@ pub fn config() -> Config {
         .wasm_function_references(false)
         .wasm_exceptions(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
         .wasm_relaxed_simd(false)
-        .wasm_tail_call(false);
+        .wasm_tail_call(false)
+        // Where a component lies within a component, as the runtimes of other languages have it, what passes between the two
+        // is copied by a module that sees both memories. The limit on memory is on all of them together.
+        .wasm_multi_memory(true);
     // On demand, with little address space: nodes under Slurm often bound it. Growth beyond the reservation moves the memory.
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)

@@ -8,10 +8,12 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
 use crate::ask::Door;
+use crate::wasi::Wasi;
 
 pub(crate) struct Guest {
     pub memory: MemoryLimit,
     pub door: Door,
+    pub wasi: Wasi,
 }
 
 /// The CPU time of the call that runs, shared between what polls the call and the guest's epoch callback. Waiting costs

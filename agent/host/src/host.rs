@@ -11,11 +11,11 @@ use crate::action::{ActionInfo, ActionPlugin};
 use crate::body::{NotPut, Place, Put, Seat, World};
 use crate::check::{Checked, check, check_action};
 use crate::compiler::{Compiler, NotCompiled};
-use crate::component::{ACTION_WORLD, CONTROLLABLE_WORLD, SOURCE_WORLD};
 use crate::desk::Setting;
 use crate::error::codes;
 use crate::fault::chain;
 use crate::local::Local;
+use crate::versions::Edition;
 use crate::worker::{Walled, WorkerOptions, Workers};
 use crate::{Phase, Plugin, PluginError, PluginInfo, PluginSpec};
 
@@ -113,13 +113,20 @@ impl Host {
             Some(manifest) => spec.limits.clamp(&manifest.limits),
             None => spec.limits.clone(),
         };
-        let world = if component.controllable { CONTROLLABLE_WORLD } else { SOURCE_WORLD };
+        let world = component.world();
+        if component.edition == Edition::Former {
+            tracing::warn!(
+                plugin = %id,
+                "the plugin is made for {world}, the version before this agent's: a later agent will not run it; build it again"
+            );
+        }
+        let (edition, controllable) = (component.edition, component.controllable);
         let seat = self
-            .seat(&spec, &bytes, &digest, |compiled| Put {
+            .seat(&spec, &bytes, &digest, component.newer.as_deref(), |compiled| Put {
                 plugin: id.clone(),
                 compiled: Arc::new(compiled),
                 capabilities: admission.capabilities().collect(),
-                world: if component.controllable { World::ControllableSource } else { World::Source },
+                world: World::Source { edition, controllable },
                 bounds: (&limits).into(),
                 isolation: spec.isolation,
             })
@@ -138,7 +145,7 @@ impl Host {
             name: manifest.as_ref().map_or_else(|| file_name(&spec.file), |m| m.id.to_string()),
             version,
             digest,
-            world: manifest.as_ref().map_or_else(|| world.to_owned(), |m| m.world.clone()),
+            world,
             description: manifest.as_ref().map(|m| m.description.clone()).unwrap_or_default(),
             controllable: component.controllable,
             families: Vec::new(),
@@ -166,7 +173,7 @@ impl Host {
             None => spec.limits.clone(),
         };
         let seat = self
-            .seat(&spec, &bytes, &digest, |compiled| Put {
+            .seat(&spec, &bytes, &digest, component.newer.as_deref(), |compiled| Put {
                 plugin: id.clone(),
                 compiled: Arc::new(compiled),
                 capabilities: admission.capabilities().collect(),
@@ -183,12 +190,13 @@ impl Host {
             services: self.services.clone(),
             admission: Arc::new(admission),
         };
+        let world = component.world();
         let manifest = component.manifest;
         let info = ActionInfo {
             id: id.clone(),
             version,
             digest,
-            world: manifest.as_ref().map_or_else(|| ACTION_WORLD.to_owned(), |m| m.world.clone()),
+            world,
             description: manifest.map(|m| m.description).unwrap_or_default(),
             definitions: Vec::new(),
             limits,
@@ -203,6 +211,7 @@ impl Host {
         spec: &PluginSpec,
         bytes: &[u8],
         digest: &str,
+        newer: Option<&str>,
         put: impl Fn(std::fs::File) -> Put,
     ) -> Result<Box<dyn Seat>, PluginError> {
         let error = |phase, code, message: String| PluginError::new(&spec.id, phase, code, message);
@@ -226,7 +235,15 @@ impl Host {
                     let message = format!("the component, just compiled, does not fit: {why}");
                     return Err(error(Phase::Compile, &codes::CACHE, message));
                 }
-                Err(NotPut::Unlinkable(why)) => return Err(error(Phase::Link, &codes::LINK, why)),
+                Err(NotPut::Unlinkable(why)) => {
+                    let why = match newer {
+                        Some(name) => {
+                            format!("it is made for {name}, which is newer than this agent's: {why}")
+                        }
+                        None => why,
+                    };
+                    return Err(error(Phase::Link, &codes::LINK, why));
+                }
                 Err(NotPut::NoRoom(why)) => return Err(error(Phase::Instantiate, &codes::NO_WORKER, why)),
             }
         }

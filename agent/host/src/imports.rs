@@ -361,7 +361,7 @@ impl From<types::Event> for Happened {
 impl From<Refused> for sink::SinkError {
     fn from(e: Refused) -> Self {
         match e {
-            Refused::Quota(m) => Self::Quota(m),
+            Refused::Quota { message, fits } => Self::Quota(sink::Over { message, fits }),
             Refused::Invalid(m) => Self::Invalid(m),
             Refused::UnknownId(id) => Self::UnknownId(id),
             Refused::Other(m) => Self::Other(m),

@@ -15,7 +15,6 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::ask::{Answers, Asking, Door};
 use crate::bindings::exports::picket::action::action;
-use crate::bindings::exports::picket::source::{control, source};
 use crate::bindings::picket::host as wit;
 use crate::bindings::picket::source::sink;
 use crate::bindings::picket::types::types;
@@ -24,7 +23,9 @@ use crate::call::{Bounds, Call, Cost, Returned, Stopped};
 use crate::code::{Code, Mapping};
 use crate::desk::Desk;
 use crate::fault::cause;
+use crate::former;
 use crate::guest::{Guest, MemoryLimit, Meter};
+use crate::source;
 
 /// Resources that a guest may hold of the host's: the contract has none yet.
 const MAX_HANDLES: usize = 64;
@@ -39,13 +40,13 @@ pub(crate) struct Linked {
 
 /// What its world exports.
 enum Indices {
-    Source(source::GuestIndices, Option<control::GuestIndices>),
+    Source(source::Indices),
     Action(action::GuestIndices),
 }
 
 /// The same of an instance.
 enum Exported {
-    Source(source::Guest, Option<control::Guest>),
+    Source(source::Source),
     Action(action::Guest),
 }
 
@@ -61,6 +62,7 @@ impl Linked {
         types::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
         if !matches!(world, World::Action) {
             sink::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
+            former::bindings::picket::source::sink::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
         }
         wit::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
         wit::clock::add_to_linker::<_, HasSelf<_>>(&mut linker, |g| g)?;
@@ -90,11 +92,11 @@ impl Linked {
                 }
             }
         }
+        crate::wasi::link(&mut linker, &code.component)?;
         let pre = linker.instantiate_pre(&code.component)?;
         let exported = match world {
-            World::Source => Indices::Source(source::GuestIndices::new(&pre)?, None),
-            World::ControllableSource => {
-                Indices::Source(source::GuestIndices::new(&pre)?, Some(control::GuestIndices::new(&pre)?))
+            World::Source { edition, controllable } => {
+                Indices::Source(source::Indices::new(&pre, edition, controllable)?)
             }
             World::Action => Indices::Action(action::GuestIndices::new(&pre)?),
         };
@@ -122,7 +124,7 @@ impl Instance {
     ) -> Result<Self, Stopped> {
         let meter = Arc::new(Meter::default());
         let (door, mut asked) = Door::new();
-        let guest = Guest { memory: MemoryLimit::new(bounds.memory), door };
+        let guest = Guest { memory: MemoryLimit::new(bounds.memory), door, wasi: Default::default() };
         let mut store = Store::new(linked.pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(usize::try_from(bounds.hostcall_bytes).unwrap_or(usize::MAX));
@@ -136,10 +138,7 @@ impl Instance {
         let made = async {
             let instance = linked.pre.instantiate_async(&mut store).await?;
             Ok(match &linked.exported {
-                Indices::Source(source, control) => Exported::Source(
-                    source.load(&mut store, &instance)?,
-                    control.as_ref().map(|c| c.load(&mut store, &instance)).transpose()?,
-                ),
+                Indices::Source(source) => Exported::Source(source.load(&mut store, &instance)?),
                 Indices::Action(action) => Exported::Action(action.load(&mut store, &instance)?),
             })
         };
@@ -157,45 +156,18 @@ impl Instance {
     ) -> Result<Returned, Stopped> {
         self.store.set_epoch_deadline(1);
         let (store, exported) = (&mut self.store, &self.exported);
-        let no_control = || wasmtime::Error::msg("the plugin exports no control");
         let work = async move {
-            let (source, control, call) = match (exported, call) {
+            match (exported, call) {
                 (Exported::Action(action), Call::Action(call)) => {
-                    return Ok(Returned::Action(crate::action::glue::enter(action, store, call).await?));
+                    Ok(Returned::Action(crate::action::glue::enter(action, store, call).await?))
                 }
                 (Exported::Action(action), Call::Configure(settings)) => {
                     let done = action.call_configure(store, &settings).await?;
-                    return Ok(Returned::Done(done.map_err(|e| (e.reason, e.message))));
+                    Ok(Returned::Done(done.map_err(|e| (e.reason, e.message))))
                 }
-                (Exported::Action(_), _) => {
-                    return Err(wasmtime::Error::msg("the plugin is an action, no source"));
-                }
-                (Exported::Source(source, control), call) => (source, control.as_ref(), call),
-            };
-            Ok(match call {
-                Call::Action(_) => return Err(wasmtime::Error::msg("the plugin is a source, no action")),
-                Call::Describe => {
-                    let description = source.call_describe(store).await?;
-                    Returned::Described(description.families.into_iter().map(Into::into).collect())
-                }
-                Call::Configure(settings) => Returned::Done(
-                    source.call_configure(store, &settings).await?.map_err(|e| (e.reason, e.message)),
-                ),
-                Call::Collect => {
-                    Returned::Done(source.call_collect(store).await?.map_err(|e| (e.reason, e.message)))
-                }
-                Call::ControlSchema => {
-                    Returned::Text(control.ok_or_else(no_control)?.call_schema(store).await?)
-                }
-                Call::ControlGet => Returned::Text(control.ok_or_else(no_control)?.call_get(store).await?),
-                Call::ControlSet(settings) => {
-                    let answer = control.ok_or_else(no_control)?.call_set(store, &settings).await?;
-                    Returned::Set(answer.map_err(|e| match e {
-                        control::ControlError::Refused(lines) => lines,
-                        control::ControlError::Other(line) => vec![line],
-                    }))
-                }
-            })
+                (Exported::Action(_), _) => Err(wasmtime::Error::msg("the plugin is an action, no source")),
+                (Exported::Source(source), call) => source.enter(store, call).await,
+            }
         };
         bounded(&self.meter, &self.bounds, attended(work, &mut self.asked, answers)).await
     }

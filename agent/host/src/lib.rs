@@ -18,6 +18,7 @@ mod desk;
 mod engine;
 mod error;
 mod fault;
+mod former;
 mod guest;
 mod host;
 mod imports;
@@ -32,9 +33,12 @@ mod points;
 mod readings;
 mod settings;
 mod sink;
+mod source;
 #[doc(hidden)]
 pub mod trial;
+mod versions;
 mod wall;
+mod wasi;
 mod words;
 mod worker;
 

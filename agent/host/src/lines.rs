@@ -65,7 +65,7 @@ impl Lines {
 
     pub(crate) fn hold(&mut self, chunk: u32, bytes: u32) -> Result<(), Refused> {
         if self.held.len() >= MAX_BATCHES {
-            return Err(Refused::Quota(format!("{MAX_BATCHES} chunks are held back in one collect")));
+            return Err(Refused::over(format!("{MAX_BATCHES} chunks are held back in one collect")));
         }
         self.held.push((chunk, bytes));
         Ok(())
@@ -92,7 +92,7 @@ impl Lines {
             if bytes > MAX_BYTES || self.streams.len() + streams.len() >= MAX_BATCHES {
                 let what =
                     format!("{MAX_BYTES} bytes in {MAX_BATCHES} batches are what one collect may emit");
-                return Err(Refused::Quota(what));
+                return Err(Refused::over(what));
             }
             let label =
                 |(name, value): (&str, &str)| v1::Label { name: name.to_owned(), value: value.to_owned() };
@@ -167,7 +167,7 @@ mod tests {
         for _ in 0..3 {
             lines.emit(vec![batch(&[], &[&large])]).unwrap();
         }
-        assert!(matches!(lines.emit(vec![batch(&[], &[&large])]), Err(Refused::Quota(_))));
+        assert!(matches!(lines.emit(vec![batch(&[], &[&large])]), Err(Refused::Quota { .. })));
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub struct CollectStats {
     pub wall: Duration,
     /// Linear memory of the instance, in bytes.
     pub memory: u64,
+    /// Of the call's time that in which it neither ran nor was answered: it waited for its turn.
+    pub waited: Duration,
 }
 
 /// A loaded plugin. One task owns it; it makes one call at a time. A call that is dropped midway ends the instance; the
@@ -208,7 +210,9 @@ impl Plugin {
         let begin = Instant::now();
         let mut instance = self.ready(Phase::Collect).await?;
         instance.desk.begin_collect(sink.log_room());
+        let entered = Instant::now();
         let returned = instance.enter(Call::Collect).await;
+        let call = entered.elapsed();
         let points = instance.desk.readings.hand_over(&self.setting.plugin, sink);
         let (cost, wall) = (instance.body.cost(), begin.elapsed());
         let stats = CollectStats {
@@ -216,6 +220,7 @@ impl Plugin {
             series: instance.desk.readings.series() as u64,
             // The word of another process, perhaps: never more than can be.
             guest_time: cost.guest_time.min(wall),
+            waited: call.saturating_sub(cost.guest_time).saturating_sub(instance.desk.answered),
             wall,
             memory: cost.memory.min(self.setting.limits.memory),
         };
@@ -368,7 +373,9 @@ impl Plugin {
             Ok(Returned::Described(families)) => {
                 instance.desk.readings.describe(families).map_err(|e| {
                     let message = match e {
-                        Refused::Quota(m) => format!("it describes more than it may: {m}"),
+                        Refused::Quota { message, .. } => {
+                            format!("it describes more than it may: {message}")
+                        }
                         Refused::Invalid(m) | Refused::Other(m) => m,
                         Refused::UnknownId(id) => format!("it names the unknown number {id}"),
                     };

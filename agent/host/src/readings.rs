@@ -33,10 +33,31 @@ const MAX_AHEAD_MS: i64 = 3_600_000;
 /// Why the sink refused something: `sink-error` of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Refused {
-    Quota(String),
+    /// A limit, of which `message` tells; the first `fits` of what the call brought would fit.
+    Quota {
+        message: String,
+        fits: u32,
+    },
     Invalid(String),
     UnknownId(u32),
     Other(String),
+}
+
+impl Refused {
+    /// A limit is reached with the first of what the call brought.
+    pub(crate) const fn over(message: String) -> Self {
+        Self::Quota { message, fits: 0 }
+    }
+
+    /// The same after so many that fit.
+    fn after(self, count: usize) -> Self {
+        match self {
+            Self::Quota { message, .. } => {
+                Self::Quota { message, fits: u32::try_from(count).unwrap_or(u32::MAX) }
+            }
+            other => other,
+        }
+    }
 }
 
 /// A series as the guest asks for it.
@@ -180,7 +201,7 @@ impl Readings {
                     for entry in self.families.drain(before..) {
                         self.by_name.remove(&entry.family.name);
                     }
-                    return Err(self.refuse(e));
+                    return Err(self.refuse(e.after(ids.len())));
                 }
             }
         }
@@ -202,7 +223,7 @@ impl Readings {
             )));
         }
         if self.families.len() >= self.limits.families as usize {
-            return Err(Refused::Quota(format!("{} families: limits.families", self.limits.families)));
+            return Err(Refused::over(format!("{} families: limits.families", self.limits.families)));
         }
         check_line_names(&family, |name| {
             let id = *self.by_name.get(name)?;
@@ -228,7 +249,7 @@ impl Readings {
                         self.live -= 1;
                     }
                     self.new.truncate(new_before);
-                    return Err(self.refuse(e));
+                    return Err(self.refuse(e.after(ids.len())));
                 }
             }
         }
@@ -251,10 +272,10 @@ impl Readings {
         }
         let most = self.limits.series as usize;
         if self.live >= most {
-            return Err(Refused::Quota(format!("{most} series are registered: limits.series")));
+            return Err(Refused::over(format!("{most} series are registered: limits.series")));
         }
         if self.new.len() >= most || self.series.len() >= MAX_IDS {
-            return Err(Refused::Quota(format!(
+            return Err(Refused::over(format!(
                 "{} new series since the last collect: limits.series",
                 self.new.len()
             )));
@@ -316,11 +337,10 @@ impl Readings {
             return Err(Refused::Other("points are taken during collect alone".to_owned()));
         }
         let held = self.points.len() + self.timed.len();
-        if held.saturating_add(count) > self.limits.samples as usize {
-            return Err(self.refuse(Refused::Quota(format!(
-                "{} samples in one collect: limits.samples",
-                self.limits.samples
-            ))));
+        let most = self.limits.samples as usize;
+        if held.saturating_add(count) > most {
+            let over = Refused::over(format!("{most} samples in one collect: limits.samples"));
+            return Err(self.refuse(over.after(most.saturating_sub(held))));
         }
         Ok(())
     }
@@ -372,7 +392,8 @@ impl Readings {
     pub(crate) fn emit(&mut self, list: Vec<v1::Event>) -> Result<(), Refused> {
         let most = self.limits.events as usize;
         if self.events.len().saturating_add(list.len()) > most {
-            return Err(self.refuse(Refused::Quota(format!("{most} events in one collect: limits.events"))));
+            let over = Refused::over(format!("{most} events in one collect: limits.events"));
+            return Err(self.refuse(over.after(most.saturating_sub(self.events.len()))));
         }
         self.events.extend(list);
         Ok(())
@@ -385,7 +406,7 @@ impl Readings {
     /// Counts a refusal under its kind and passes it on.
     pub(crate) fn refuse(&mut self, refused: Refused) -> Refused {
         match &refused {
-            Refused::Quota(m) => self.failures.add("quota", m),
+            Refused::Quota { message, .. } => self.failures.add("quota", message),
             Refused::Invalid(m) | Refused::Other(m) => self.failures.add("invalid", m),
             Refused::UnknownId(id) => self.failures.add("unknown-id", &format!("{id} was never given out")),
         }

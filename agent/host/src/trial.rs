@@ -1,5 +1,5 @@
-//! For this crate's examples alone, which try the second wall and the agent's patience: the wall as a worker has it around any
-//! code, and frames as a worker writes them.
+//! For this crate's examples and the fuzzer alone, which try the second wall and the agent's patience: the wall as a worker has it
+//! around any code, frames as a worker writes them, and foreign bytes where they are first looked at.
 
 use crate::call::Cost;
 use crate::wall::{self, Part, Plan, Room, Wall};
@@ -52,6 +52,35 @@ pub fn made(instance: u64) -> Vec<u8> {
 /// A host call that is always answered: a line for the log.
 pub fn ask(instance: u64) -> Vec<u8> {
     trial::ask(instance)
+}
+
+/// Looks into a component without compiling it.
+///
+/// # Errors
+/// Why it is no plugin for this agent.
+pub fn inspected(bytes: &[u8]) -> Result<(), String> {
+    crate::component::inspect(bytes).map(drop).map_err(|unfit| unfit.message)
+}
+
+/// Answers what a worker that was taken over may say of a plugin without grants: a list of a kind, a length in four bytes
+/// and a body. What it left is handed to a sink, which looks whether the sink's promises are kept.
+///
+/// # Panics
+/// They are not.
+pub fn answered(bytes: &[u8]) {
+    trial::answered(bytes);
+}
+
+/// Good examples of what [`answered`] takes, each with a name.
+pub fn reports() -> Vec<(&'static str, Vec<u8>)> {
+    trial::reports()
+}
+
+/// Compiles, links and instantiates a component in this process, and calls `describe` and `collect` where it comes so far:
+/// within a tenth of a second of the guest's time, and without a grant.
+#[cfg(feature = "compile")]
+pub fn instantiated(bytes: &[u8]) {
+    trial::instantiated(bytes);
 }
 
 /// "The call has ended well", of a describe that names no family or of another call.

@@ -5,6 +5,7 @@
 //! that is away are said in `/readyz` and stop nothing. Going down, each stage has its time: plugins end their collects,
 //! the uplink brings up what is durable, the spool is flushed, the local page is served to the end.
 
+pub mod author;
 mod commands;
 mod reload;
 mod worker;
@@ -54,9 +55,6 @@ const SEGMENT: u64 = 8 << 20;
 const SPOOL_QUEUE: usize = 8 << 20;
 /// The spool in memory, where the disk cannot be written, at most this many bytes.
 const MEMORY_SPOOL: u64 = 16 << 20;
-/// The compiler's address space and time for one plugin.
-const COMPILE_MEMORY: u64 = 2 << 30;
-const COMPILE_WITHIN: Duration = Duration::from_secs(120);
 /// What each stage of the way down may take.
 const ACTIONS_END_WITHIN: Duration = Duration::from_secs(10);
 const COLLECTS_END_WITHIN: Duration = Duration::from_secs(5);
@@ -147,8 +145,8 @@ impl App {
         let host_options = HostOptions {
             cache_dir: config.cache_dir.clone(),
             compiler: compiler(&config),
-            compile_memory: COMPILE_MEMORY,
-            compile_timeout: COMPILE_WITHIN,
+            compile_memory: config.compile.memory.0,
+            compile_timeout: config.compile.timeout,
             services: services.clone(),
         };
         let host = Host::walled(host_options, worker::options(&config).map_err(StartError::Worker)?).await?;

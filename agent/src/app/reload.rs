@@ -69,6 +69,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("nvml", old.nvml != new.nvml),
         ("kmsg", old.kmsg != new.kmsg),
         ("worker", old.worker != new.worker),
+        ("compile", old.compile != new.compile),
         ("actions", old.actions != new.actions),
         ("node", old.node != new.node),
         ("http", old.http != new.http),

@@ -11,6 +11,9 @@ const USER: &str = "picket-worker";
 /// The same where there is no such user: a number that belongs to nobody.
 const NOBODY: (u32, u32) = (65_533, 65_533);
 
+/// As the configuration has it where it says nothing.
+const MEMORY: u64 = 512 << 20;
+
 /// # Errors
 /// `worker.user` names nobody, for a person.
 pub fn options(config: &Config) -> Result<WorkerOptions, String> {
@@ -31,6 +34,17 @@ pub fn options(config: &Config) -> Result<WorkerOptions, String> {
         memory: worker.memory.0,
         require: worker.require.clone(),
     })
+}
+
+/// Those of a plugin that its author tries out: the defaults, and a wall as high as this machine allows.
+pub fn of_an_author() -> WorkerOptions {
+    let root = rustix::process::geteuid().is_root();
+    WorkerOptions {
+        program: super::beside("picket-worker"),
+        user: root.then(|| find(USER).unwrap_or(NOBODY)),
+        memory: MEMORY,
+        require: Vec::new(),
+    }
 }
 
 /// User and group, by name or by number.

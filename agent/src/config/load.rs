@@ -15,8 +15,8 @@ use crate::actions::Rules;
 use super::reader::{Reader, Table};
 use super::values::format_duration;
 use super::{
-    Actions, ByteSize, Config, ConfigError, Http, Kmsg, Log, LogFormat, Logs, MAX_INTERVAL, MIN_INTERVAL,
-    Node, Nvml, OWN_ID, Plugin, Problem, Spool, Trust, Uplink, Worker,
+    Actions, ByteSize, Compile, Config, ConfigError, Http, Kmsg, Log, LogFormat, Logs, MAX_INTERVAL,
+    MIN_INTERVAL, Node, Nvml, OWN_ID, Plugin, Problem, Spool, Trust, Uplink, Worker,
 };
 
 /// The smallest spool that holds a useful part of an hour.
@@ -25,6 +25,10 @@ const MIN_SPOOL: ByteSize = ByteSize(1 << 20);
 const MIN_LOG_SPOOL: ByteSize = ByteSize(32 << 20);
 /// The time of one call into an action plugin, where the operator says none.
 const ACTION_CALL_TIME: Duration = Duration::from_secs(60);
+/// The compiler with the smallest of plugins.
+const MIN_COMPILE_MEMORY: ByteSize = ByteSize(256 << 20);
+/// How long it may be let work: what waits for it waits so long too.
+const COMPILE_WITHIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 /// A worker with one plugin of the default limits.
 const MIN_WORKER_MEMORY: ByteSize = ByteSize(64 << 20);
 pub(super) const ENVIRONMENT: &str = "environment";
@@ -171,6 +175,7 @@ fn read(mut root: Table<'_>, policy: &Path) -> Config {
         nvml: nvml(root.table("nvml")),
         kmsg: kmsg(root.table("kmsg")),
         worker: worker(root.table("worker")),
+        compile: compile(root.table("compile")),
         actions: actions(root.table("actions")),
         trust: trust(root.table("trust"), policy),
         plugins: root.tables("plugins").into_iter().filter_map(|(id, table)| plugin(id, table)).collect(),
@@ -378,6 +383,23 @@ fn rules(table: &mut Table<'_>) -> Option<Rules> {
     };
     of_action.finish();
     is_action.then_some(rules)
+}
+
+fn compile(mut table: Table<'_>) -> Compile {
+    let default = Compile::default();
+    let compile = Compile {
+        memory: table.size("memory").unwrap_or(default.memory),
+        timeout: table.duration("timeout").unwrap_or(default.timeout),
+    };
+    if compile.memory < MIN_COMPILE_MEMORY {
+        let what = format!("{} is too small; at least {MIN_COMPILE_MEMORY} is needed", compile.memory);
+        table.refuse("memory", what);
+    }
+    if !COMPILE_WITHIN.contains(&compile.timeout) {
+        table.refuse("timeout", "is not between 10s and 10m");
+    }
+    table.finish();
+    compile
 }
 
 fn worker(mut table: Table<'_>) -> Worker {

@@ -57,6 +57,7 @@ pub struct Config {
     pub nvml: Nvml,
     pub kmsg: Kmsg,
     pub worker: Worker,
+    pub compile: Compile,
     pub actions: Actions,
     pub trust: Trust,
     pub plugins: BTreeMap<PluginId, Plugin>,
@@ -165,6 +166,21 @@ pub struct Trust {
     pub policy: PathBuf,
     /// What is not signed runs too.
     pub allow_unsigned: bool,
+}
+
+/// The bounds of the child that compiles a plugin. Whole runtimes, as Python's, may need more.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Compile {
+    /// Its address space.
+    pub memory: ByteSize,
+    #[serde(serialize_with = "values::serialize_duration")]
+    pub timeout: Duration,
+}
+
+impl Default for Compile {
+    fn default() -> Self {
+        Self { memory: ByteSize(2 << 30), timeout: Duration::from_secs(120) }
+    }
 }
 
 /// The processes that plugins run in.

@@ -72,7 +72,7 @@ impl Source for Hosted {
     fn collect<'a>(&'a mut self, sink: &'a mut dyn SampleSink) -> BoxFuture<'a, Result<Took, SourceError>> {
         Box::pin(async move {
             let stats = self.0.collect(sink).await.map_err(|error| explain(&error))?;
-            Ok(Took { guest_time: stats.guest_time, memory: stats.memory })
+            Ok(Took { guest_time: stats.guest_time, memory: stats.memory, waited: stats.waited })
         })
     }
 

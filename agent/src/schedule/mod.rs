@@ -27,7 +27,8 @@ pub use source::{
     About, BoxFuture, Condition, Control, ControlError, Loader, Source, SourceError, SourceSpec, Took,
 };
 pub use status::{
-    Collects, LastCollect, Permit, PluginStatus, RefusedVersion, State, StatusBoard, Stray, Swaps, permits,
+    Collects, LastCollect, Lateness, Permit, PluginStatus, RefusedVersion, State, StatusBoard, Stray, Swaps,
+    permits,
 };
 pub(crate) use ticker::Ticker;
 

@@ -67,6 +67,8 @@ pub struct Took {
     pub guest_time: Duration,
     /// Of the instance's linear memory, in bytes.
     pub memory: u64,
+    /// Time in which it neither ran nor was answered: it waited for its turn.
+    pub waited: Duration,
 }
 
 /// A plugin's failure, as the operator is to read it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use picket_agent_services::grants::Scope;
 use picket_artifact::Need;
@@ -131,6 +132,33 @@ pub struct Collects {
     pub seconds: f64,
     /// CPU time inside the plugin.
     pub guest_seconds: f64,
+    pub late: Lateness,
+}
+
+/// How much later than planned ticks came to run: what the node and its other plugins made them wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Lateness {
+    pub ticks: u64,
+    /// Those that were late by at most each of [`Self::BOUNDS`].
+    pub within: [u64; 5],
+    /// Of all of them together.
+    pub seconds: f64,
+    pub worst_seconds: f64,
+}
+
+impl Lateness {
+    /// In seconds.
+    pub const BOUNDS: [f64; 5] = [0.01, 0.05, 0.25, 1.0, 5.0];
+
+    pub(crate) fn add(&mut self, late: Duration) {
+        let seconds = late.as_secs_f64();
+        self.ticks += 1;
+        for (within, bound) in self.within.iter_mut().zip(Self::BOUNDS) {
+            *within += u64::from(seconds <= bound);
+        }
+        self.seconds += seconds;
+        self.worst_seconds = self.worst_seconds.max(seconds);
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

@@ -426,20 +426,21 @@ impl Task {
     async fn turn(&mut self, running: &mut Running) {
         running.woken = None;
         if running.at <= Instant::now() {
-            running.ticker.begin(self.clock.monotonic());
-            self.collect(running).await;
+            let late = running.ticker.begin(self.clock.monotonic());
+            self.collect(running, Some(late)).await;
             let next = running.ticker.next(self.clock.wall_ms(), self.clock.monotonic());
             if next.skipped > 0 {
                 self.update(|line| line.collects.skipped += next.skipped);
             }
             running.at = Instant::now() + next.after;
         } else if running.source.condition().enterable {
-            self.collect(running).await;
+            self.collect(running, None).await;
         }
         running.rested = Instant::now() + REST;
     }
 
-    async fn collect(&mut self, running: &mut Running) {
+    /// `late`: how much later than planned it begins; none: it was not planned.
+    async fn collect(&mut self, running: &mut Running, late: Option<Duration>) {
         let began = self.clock.monotonic();
         let timestamp_ms = self.clock.wall_ms();
         let condition = running.source.condition();
@@ -475,6 +476,9 @@ impl Task {
                 line.collects.events += committed.events as u64;
                 line.collects.seconds += seconds;
                 line.collects.guest_seconds += took.guest_time.as_secs_f64();
+                if let Some(late) = late {
+                    line.collects.late.add(late + took.waited);
+                }
                 line.series = committed.series as u64;
                 if line.state != after.state || after.state != State::Running {
                     line.reason = after.reason;

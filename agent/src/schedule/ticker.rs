@@ -35,13 +35,14 @@ impl Ticker {
         Self { interval, offset: Duration::from_millis(hasher.finish() % millis), last: None }
     }
 
-    /// A tick begins now. The first one may come at any time.
-    pub fn begin(&mut self, monotonic: Duration) {
+    /// A tick begins now, so much later than planned. The first one may come at any time.
+    pub fn begin(&mut self, monotonic: Duration) -> Duration {
         let due = match self.last {
             Some((due, _)) if due <= monotonic => due,
             _ => monotonic,
         };
         self.last = Some((due, monotonic));
+        monotonic.saturating_sub(due)
     }
 
     /// Plans the tick that follows.
@@ -134,9 +135,9 @@ mod tests {
     #[test]
     fn a_long_collect_skips_what_passed() {
         let mut ticker = Ticker { interval: SECOND, offset: Duration::ZERO, last: None };
-        ticker.begin(10 * SECOND);
+        assert_eq!(ticker.begin(10 * SECOND), Duration::ZERO);
         assert_eq!(ticker.next(10_000, 10 * SECOND), Next { after: SECOND, skipped: 0 });
-        ticker.begin(11 * SECOND);
+        assert_eq!(ticker.begin(11 * SECOND + SECOND / 10), SECOND / 10);
         // 3.5 s later: the ticks of 12, 13 and 14 are gone.
         assert_eq!(
             ticker.next(14_500, Duration::from_millis(14_500)),

@@ -73,7 +73,7 @@ pub fn show(format: Output, file: &Path) -> Result<(), Error> {
 }
 
 /// The names of what a component imports, beside types alone, and of what it exports.
-fn outline(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
+pub(super) fn outline(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
     let mut depth = 0usize;
     for payload in Parser::new(0).parse_all(bytes) {

@@ -1,6 +1,7 @@
 //! `picket plugin`: what a plugin file is, who vouches for it, what it wants, and its way to a registry. Works without an
 //! aggregator; but for the rollout to the fleet, which is the aggregator's.
 
+mod author;
 mod file;
 mod grants;
 mod inspect;
@@ -18,12 +19,15 @@ use crate::arguments::Output;
 use registry::RegistryArguments;
 use rollout::RolloutArguments;
 
+pub use author::AuthorError;
 pub use file::FileError;
 pub use registry::RegistryError;
 pub use signing::SigningError;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    #[command(flatten)]
+    Author(author::AuthorCommand),
     /// Print the lines of the agent's configuration that grant what a plugin needs, each with its reason.
     Grants {
         file: PathBuf,
@@ -122,6 +126,7 @@ pub async fn run_on_fleet(client: &Client, output: Output, command: &PluginComma
 
 pub async fn run(output: Output, command: &PluginCommand) -> Result<(), Error> {
     match command {
+        PluginCommand::Author(command) => author::run(output, command).await,
         PluginCommand::Grants { file, name } => grants::print(output, file, name.as_deref()),
         PluginCommand::Inspect { file } => inspect::show(output, file),
         PluginCommand::Keygen { name } => signing::keygen(output, name),

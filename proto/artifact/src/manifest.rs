@@ -20,7 +20,7 @@ pub struct Manifest<N = Need> {
     pub manifest: u32,
     pub id: PluginId,
     pub version: String,
-    /// `picket:source/source-plugin@0.1.0` or `picket:source/controllable-source-plugin@0.1.0`.
+    /// `picket:source/source-plugin@0.2.0` or `picket:source/controllable-source-plugin@0.2.0`.
     pub world: String,
     pub license: String,
     pub description: String,
@@ -124,7 +124,7 @@ mod tests {
         manifest = 1
         id = "node"
         version = "0.1.0"
-        world = "picket:source/source-plugin@0.1.0"
+        world = "picket:source/source-plugin@0.2.0"
         license = "Apache-2.0"
         description = "The node itself"
         [[needs]]

@@ -29,6 +29,11 @@ pub(super) trait Coder {
     /// The lowest `count` (up to 16) bits at full cost.
     fn chunk(&mut self, count: u32, value: u32) -> u32;
 
+    /// Nothing more can be had: what is read from now on means nothing.
+    fn ended(&self) -> bool {
+        false
+    }
+
     /// The lowest `count` (up to 64) bits at full cost.
     fn raw(&mut self, count: u32, value: u64) -> u64 {
         let mut left = count;
@@ -196,6 +201,11 @@ impl<'a> Reader<'a> {
 }
 
 impl Coder for Reader<'_> {
+    #[inline]
+    fn ended(&self) -> bool {
+        self.past_end()
+    }
+
     #[inline]
     fn bit(&mut self, bit: &mut Bit, _: bool) -> bool {
         let bound = (self.range >> BITS) * u32::from(bit.0);

@@ -49,6 +49,15 @@ fn block() -> impl Strategy<Value = Block> {
     })
 }
 
+/// Found by the fuzzer: a few bytes that say many numbers made the reader go on through zeros.
+#[test]
+fn a_list_ends_with_its_bytes() {
+    let mut columns = Columns::default();
+    let found = Decoder::new().decode(&[0x01, 0x06, 0xa7, 0x7a, 0x06, 0x21], &mut columns);
+    assert!(matches!(found, Err(ColumnsError::Truncated { .. })), "{found:?}");
+    assert!(columns.series.len() < 1 << 16, "{} numbers of six bytes", columns.series.len());
+}
+
 proptest! {
     #[test]
     fn any_stream_comes_back(blocks in prop::collection::vec(block(), 1..12)) {

@@ -67,20 +67,56 @@ impl Core {
         fresh.sort_unstable();
         fresh.dedup();
         for chunk in fresh.chunks(REGISTER) {
-            if self.offer(chunk).is_err() {
-                // All or nothing: one by one finds out which.
-                for index in chunk {
-                    if let Err(error) = self.offer(std::slice::from_ref(index)) {
-                        self.refuse(1, &error);
-                        if let Some(entry) = self.entries.get_mut(*index as usize) {
-                            entry.refused_in = round;
-                            entry.lines_mut().for_each(|line| line.number = REFUSED);
-                        }
+            match self.offer(chunk) {
+                Ok(()) => {}
+                Err(SinkError::Quota { message, fits }) => {
+                    let (fit, over) = chunk.split_at(self.whole(chunk, fits));
+                    if !fit.is_empty() && self.offer(fit).is_err() {
+                        self.offer_each(fit);
                     }
+                    self.refuse_series(over, &SinkError::Quota { message, fits });
                 }
+                Err(_) => self.offer_each(chunk),
             }
         }
         self.fresh = fresh;
+    }
+
+    /// The first so many of them whose lines are at most `fits` together.
+    fn whole(&self, indexes: &[u32], fits: u32) -> usize {
+        let mut room = fits as usize;
+        let lines = |index: &u32| self.entries.get(*index as usize).map_or(0, |entry| 1 + entry.more.len());
+        let fit = indexes.iter().take_while(|index| match room.checked_sub(lines(index)) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        });
+        fit.count()
+    }
+
+    /// Registering is all or nothing: one by one finds out which is refused.
+    fn offer_each(&mut self, indexes: &[u32]) {
+        for index in indexes {
+            let one = std::slice::from_ref(index);
+            if let Err(error) = self.offer(one) {
+                self.refuse_series(one, &error);
+            }
+        }
+    }
+
+    fn refuse_series(&mut self, indexes: &[u32], error: &SinkError) {
+        if indexes.is_empty() {
+            return;
+        }
+        self.refuse(indexes.len(), error);
+        for index in indexes {
+            if let Some(entry) = self.entries.get_mut(*index as usize) {
+                entry.refused_in = self.round;
+                entry.lines_mut().for_each(|line| line.number = REFUSED);
+            }
+        }
     }
 
     fn offer(&mut self, indexes: &[u32]) -> Result<(), SinkError> {

@@ -130,7 +130,8 @@ impl Sink {
             new.push(key);
         }
         if self.series.len() + new.len() > self.quota {
-            return Err(SinkError::Quota(format!("more than {} series", self.quota)));
+            let fits = u32::try_from(self.quota.saturating_sub(self.series.len())).unwrap_or(u32::MAX);
+            return Err(SinkError::Quota { message: format!("more than {} series", self.quota), fits });
         }
         let mut numbers = Vec::new();
         for key in new {

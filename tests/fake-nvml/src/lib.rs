@@ -19,6 +19,18 @@ mod scenario;
 mod state;
 mod system;
 
+/// For the fuzzer: reads a scenario, and each number in it.
+#[doc(hidden)]
+pub fn try_scenario(text: &str, written: std::time::SystemTime) {
+    let Ok(scenario) = scenario::Scenario::parse(text, written) else { return };
+    scenario.system.try_all();
+    for gpu in &scenario.gpus {
+        let all = gpu.links.iter().chain(&gpu.instances).chain(&gpu.processes);
+        all.chain([&gpu.values]).for_each(scenario::Values::try_all);
+        let _ = scenario.fault("nvmlDeviceGetName", Some(0), None);
+    }
+}
+
 /// Exports functions, each compared with the bindings' own type.
 macro_rules! export {
     ($($(#[$attribute:meta])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block)*) => {

@@ -15,6 +15,9 @@ pub const NOT_FOUND: Code = sys::nvmlReturn_enum_NVML_ERROR_NOT_FOUND;
 pub const LOST: Code = sys::nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST;
 pub const UNKNOWN: Code = sys::nvmlReturn_enum_NVML_ERROR_UNKNOWN;
 
+/// GPUs of a node, and links of a GPU.
+const MOST: i64 = 256;
+
 /// What the whole library shows.
 #[derive(Debug)]
 pub struct Scenario {
@@ -67,6 +70,9 @@ impl Scenario {
         let template = table(root.remove("gpu"))?;
         let overrides = tables(root.remove("gpus"))?;
         let count = template.get("count").and_then(Value::as_integer).unwrap_or(0).max(0);
+        if count > MOST {
+            return Err(format!("{count} GPUs; {MOST} are allowed"));
+        }
         let gpus = (0..usize::try_from(count).unwrap_or(0)).map(|number| {
             let mut gpu = template.clone();
             for one in &overrides {
@@ -77,6 +83,9 @@ impl Scenario {
             let links = tables(gpu.remove("links"))?;
             let link = table(gpu.remove("link"))?;
             let link_count = gpu.get("link_count").and_then(Value::as_integer).unwrap_or(0);
+            if link_count > MOST {
+                return Err(format!("{link_count} links; {MOST} are allowed"));
+            }
             let links = (0..usize::try_from(link_count).unwrap_or(0)).map(|number| {
                 let mut this = link.clone();
                 for one in &links {
@@ -115,6 +124,16 @@ impl Scenario {
 }
 
 impl Values {
+    /// Reads every value in every way.
+    pub fn try_all(&self) {
+        for key in self.table.keys() {
+            let _ = (self.number(key), self.u32(key), self.u64(key), self.flag(key), self.text(key));
+            if let Ok(inner) = self.inner(key) {
+                inner.try_all();
+            }
+        }
+    }
+
     pub fn number(&self, key: &str) -> Result<f64, Code> {
         match self.table.get(key) {
             Some(Value::Integer(n)) => Ok(*n as f64),

@@ -1,6 +1,6 @@
 //! Registers and retires series as fast as it can.
 //!
-//! must: counted refused | stopped PKT-0061 PKT-0062
+//! must: counted refused
 
 use hostile::{Hostile, plugin, sink};
 

@@ -1,6 +1,6 @@
 //! A million series.
 //!
-//! must: counted refused | stopped PKT-0061 PKT-0062
+//! must: counted refused
 
 use hostile::{Hostile, plugin};
 

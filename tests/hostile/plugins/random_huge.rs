@@ -1,6 +1,6 @@
 //! Asks for four gigabytes of random bytes.
 //!
-//! must: stopped PKT-0065 | counted refused | goes-on | stopped PKT-0060
+//! must: goes-on
 
 use hostile::{Hostile, plugin, random};
 

@@ -2,39 +2,19 @@
 //!
 //! must: stopped PKT-0060
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, Ordering};
+use hostile::{Hostile, allocator, clock, plugin, random};
 
-use hostile::{Hostile, clock, plugin, random};
-
-/// While set, memory is given out only after a call of the host.
-static ARMED: AtomicBool = AtomicBool::new(false);
-
-struct Allocator;
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
-
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if ARMED.swap(false, Ordering::Relaxed) {
-            std::hint::black_box(clock::now());
-        }
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+allocator!(Allocating, || {
+    std::hint::black_box(clock::now());
+    None
+});
 
 struct Plugin;
 
 impl Hostile for Plugin {
     fn collect() -> Result<(), String> {
         hostile::value(1.0)?;
-        ARMED.store(true, Ordering::Relaxed);
+        hostile::arm();
         std::hint::black_box(random::bytes(64));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Reads a pipe that nobody writes to.
 //!
-//! must: counted refused | stopped PKT-0062
+//! must: counted refused
 //! argument: {folder}/pipe
 //! grant: capability = "files", read = ["{folder}/**"]
 

@@ -2,32 +2,9 @@
 //!
 //! must: stopped PKT-0060
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, Ordering};
+use hostile::{Hostile, allocator, plugin, trap};
 
-use hostile::{Hostile, plugin, trap};
-
-/// While set, freeing traps.
-static ARMED: AtomicBool = AtomicBool::new(false);
-
-struct Allocator;
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
-
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        if ARMED.load(Ordering::Relaxed) {
-            trap();
-        }
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+allocator!(Freeing, || trap());
 
 struct Plugin;
 
@@ -35,7 +12,7 @@ impl Hostile for Plugin {
     fn collect() -> Result<(), String> {
         hostile::value(1.0)?;
         let text = "an error whose text is freed once it was read".to_owned();
-        ARMED.store(true, Ordering::Relaxed);
+        hostile::arm();
         Err(text)
     }
 }

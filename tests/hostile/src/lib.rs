@@ -8,14 +8,14 @@ pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
         inline: "package test:hostile@1.0.0; world hostile {
-            import picket:source/sink@0.1.0;
+            import picket:source/sink@0.2.0;
             import picket:host/log@0.1.0;
             import picket:host/clock@0.1.0;
             import picket:host/random@0.1.0;
             import picket:host/store@0.1.0;
             import picket:host/files@0.1.0;
             import picket:host/http@0.1.0;
-            export picket:source/source@0.1.0;
+            export picket:source/source@0.2.0;
         }",
         world: "test:hostile/hostile@1.0.0",
         generate_all,
@@ -24,8 +24,10 @@ pub mod bindings {
     });
 }
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use bindings::exports::picket::source::source::{Description, Guest, SourceError};
 pub use bindings::picket::host::{clock, files, http, log, random, store};
@@ -44,6 +46,57 @@ pub trait Hostile {
 
     /// The text of an error becomes the plugin's own failure `refused`.
     fn collect() -> Result<(), String>;
+}
+
+/// Makes a plugin's allocator of what it does once it is armed: with the memory that the host asks it for, or with what it is
+/// given back to free.
+#[macro_export]
+macro_rules! allocator {
+    ($when:ident, $does:expr) => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::Allocator = $crate::Allocator { when: $crate::When::$when, does: $does };
+    };
+}
+
+/// When an [`Allocator`] misbehaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Allocating,
+    Freeing,
+}
+
+/// See [`allocator!`].
+pub struct Allocator {
+    pub when: When,
+    /// What is given out instead; none: what the system gives.
+    pub does: fn() -> Option<usize>,
+}
+
+/// From now on the allocator misbehaves, once where it allocates.
+pub fn arm() {
+    ARMED.store(true, Ordering::Relaxed);
+}
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if self.when == When::Allocating
+            && ARMED.swap(false, Ordering::Relaxed)
+            && let Some(address) = (self.does)()
+        {
+            return address as *mut u8;
+        }
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        if self.when == When::Freeing && ARMED.load(Ordering::Relaxed) {
+            (self.does)();
+        }
+        unsafe { System.dealloc(at, layout) }
+    }
 }
 
 /// Makes a plugin of a [`Hostile`] type.

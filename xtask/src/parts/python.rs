@@ -1,4 +1,4 @@
-//! Large servers that are written in Python: installed only when asked for by name, each into an environment of its own
+//! Large servers, and tools, that are written in Python: installed only when asked for by name, each into an environment of its own
 //! below `target/parts`, from the index that pip is set up with. What one costs is said before anything is fetched.
 
 use std::path::Path;
@@ -23,6 +23,13 @@ const SERVERS: &[Server] = &[
         cost: "a LiteLLM proxy with what it needs: 550 MB of disk, one to six minutes",
         program: "bin/litellm",
         install: litellm,
+    },
+    Server {
+        name: "authors",
+        cost: "what makes components of Python: 60 MB of disk, a few seconds. The tests with it take two minutes: a node \
+               compiles 18 MB of Python, and a debug build of the compiler is slow",
+        program: "bin/componentize-py",
+        install: authors,
     },
     Server {
         name: "vllm",
@@ -67,6 +74,14 @@ pub fn install(root: &Path, name: &str) -> Result<()> {
 
 fn litellm(folder: &Path) -> Result<()> {
     pip(folder, &["litellm[proxy]", "prometheus-client"])
+}
+
+fn authors(folder: &Path) -> Result<()> {
+    let pinned = folder.join("pinned.txt");
+    let wheel = "componentize-py==0.25.1 --hash=sha256:8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f\n";
+    std::fs::write(&pinned, wheel)?;
+    let pinned = pinned.to_str().context("the target folder's name is no UTF-8")?;
+    pip(folder, &["--require-hashes", "--no-deps", "-r", pinned])
 }
 
 /// Its package names builds of PyTorch that the usual index does not have: of the same version those that are there will

@@ -49,6 +49,22 @@ pub const ROOMS: &[Room] = &[
         never_links: &[],
     },
     Room {
+        package: "inputs",
+        folder: "tests/inputs",
+        may_name: &[
+            "fake-nvml",
+            "picket-agent",
+            "picket-agent-host",
+            "picket-agent-nvml",
+            "picket-agent-services",
+            "picket-agent-spool",
+            "picket-aggregator",
+            "picket-artifact",
+            "picket-proto",
+        ],
+        never_links: &[],
+    },
+    Room {
         package: "picket",
         folder: "cli",
         may_name: &[

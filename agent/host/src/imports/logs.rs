@@ -81,7 +81,7 @@ impl From<logs::Error> for wit::LogsError {
 impl From<Refused> for wit::LogsError {
     fn from(e: Refused) -> Self {
         match e {
-            Refused::Quota(m) => Self::Quota(m),
+            Refused::Quota { message, .. } => Self::Quota(message),
             Refused::Invalid(m) => Self::Invalid(m),
             Refused::UnknownId(id) => Self::Invalid(format!("there is no number {id}")),
             Refused::Other(m) => Self::Other(m),

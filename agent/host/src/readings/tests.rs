@@ -49,7 +49,8 @@ impl SampleSink for Strict {
 #[test]
 fn all_or_nothing() {
     let mut r = readings(Limits { series: 2, ..Limits::default() });
-    assert!(matches!(r.register(vec![series("1"), series("2"), series("3")]), Err(Refused::Quota(_))));
+    let over = r.register(vec![series("1"), series("2"), series("3")]);
+    assert!(matches!(over, Err(Refused::Quota { fits: 2, .. })), "{over:?}");
     assert_eq!((r.series(), r.known.len(), r.new.len()), (0, 0, 0));
     assert_eq!(r.register(vec![series("1"), series("1"), series("2")]), Ok(vec![0, 0, 1]));
 }

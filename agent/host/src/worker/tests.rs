@@ -14,6 +14,7 @@ use crate::body::World;
 use crate::call::{Bounds, Call, Cost, Returned, Stopped};
 use crate::points::{Ids, Points, TimedPoints, Times};
 use crate::readings::{Asked, Declared, Happened, Refused};
+use crate::versions::Edition;
 use crate::wall::Wall;
 
 const HOSTCALL: u64 = 8 << 20;
@@ -34,7 +35,10 @@ fn labels() -> impl Strategy<Value = Vec<(String, String)>> {
 }
 
 fn refused() -> impl Strategy<Value = Refused> {
-    prop_oneof![text().prop_map(Refused::Quota), any::<u32>().prop_map(Refused::UnknownId)]
+    prop_oneof![
+        (text(), any::<u32>()).prop_map(|(message, fits)| Refused::Quota { message, fits }),
+        any::<u32>().prop_map(Refused::UnknownId)
+    ]
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -120,7 +124,12 @@ fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         any::<u64>().prop_map(move |length| {
             let capabilities = vec!["files".to_owned(), "store".to_owned()];
-            Order::Load(Load { capabilities, world: World::Source, bounds: bounds.clone(), length })
+            Order::Load(Load {
+                capabilities,
+                world: World::Source { edition: Edition::Former, controllable: true },
+                bounds: bounds.clone(),
+                length,
+            })
         }),
         any::<u64>().prop_map(|seat| Order::Make { seat }),
         text().prop_map(|settings| Order::Enter(Call::Configure(settings))),

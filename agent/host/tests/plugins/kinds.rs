@@ -81,7 +81,7 @@ const MANIFEST: &str = r#"
 manifest = 1
 id = "hostile"
 version = "1.2.3"
-world = "picket:source/controllable-source-plugin@0.1.0"
+world = "picket:source/controllable-source-plugin@0.2.0"
 license = "Apache-2.0"
 description = "Does what it must not"
 [[needs]]
@@ -125,8 +125,8 @@ async fn a_manifest_is_read_and_held_to() {
         ("[[needs]]\ncapability = \"system\"\nwhy = \"to know\"\n", "", "PKT-0031"),
         ("read = [\"/proc/stat\"]", "read = [\"/a/../b\"]", "PKT-0033"),
         ("bytes = 100\n", "bytes = 100000\n", "PKT-0030"),
-        ("controllable-source-plugin@0.1.0", "action-plugin@0.1.0", "PKT-0021"),
-        ("controllable-source-plugin@0.1.0", "controllable-source-plugin@9.0.0", "PKT-0021"),
+        ("controllable-source-plugin@0.2.0", "action-plugin@0.1.0", "PKT-0021"),
+        ("controllable-source-plugin@0.2.0", "controllable-source-plugin@9.0.0", "PKT-0023"),
         ("manifest = 1", "manifest = 2", "PKT-0020"),
         ("license", "licence", "PKT-0020"),
     ] {

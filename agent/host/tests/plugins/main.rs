@@ -6,6 +6,7 @@
 pub const WALLED: bool = false;
 
 mod actions;
+mod former;
 mod hostile;
 mod kinds;
 mod life;

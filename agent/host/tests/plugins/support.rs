@@ -52,9 +52,10 @@ fn core(name: &str) -> Vec<u8> {
         let made = out.join("wasm32-unknown-unknown/release");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-        if ["deed", "early", "hostile", "stranger"]
+        let shared = source.join("../../../../tests/guests/former");
+        if ["deed", "early", "former", "hostile", "stranger"]
             .iter()
-            .all(|n| fresh(&made.join(format!("{n}.wasm")), &[source.join(n), wit.clone()]))
+            .all(|n| fresh(&made.join(format!("{n}.wasm")), &[source.join(n), wit.clone(), shared.clone()]))
         {
             return made;
         }
@@ -94,13 +95,14 @@ fn compiler() -> PathBuf {
     BUILT
         .get_or_init(|| {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
-            let package = "picket-agent-host";
+            let feature = "picket-agent-host/compile";
             let made = target().join("debug/picket-compile");
             if fresh(&made, &[root.join("agent/host/src"), root.join("agent/host/Cargo.toml")]) {
                 return made;
             }
+            // All the workspace is named, as xtask does: else its dependencies are built once more, with fewer features.
             cargo(
-                &["build", "--quiet", "-p", package, "--features", "compile", "--bin", "picket-compile"],
+                &["build", "--quiet", "--workspace", "--features", feature, "--bin", "picket-compile"],
                 root,
             );
             made

@@ -8,6 +8,8 @@ pub const WALLED: bool = true;
 #[path = "../plugins/actions.rs"]
 mod actions;
 mod escape;
+#[path = "../plugins/former.rs"]
+mod former;
 #[path = "../plugins/hostile.rs"]
 mod hostile;
 #[path = "../plugins/kinds.rs"]

@@ -108,7 +108,11 @@ async fn collects(node: &Node) -> Result<f64> {
 
 /// Names and labels of what tells of the host; a label with an empty value is none.
 fn host_series(page: &Exposition) -> BTreeSet<(String, Labels)> {
-    let own = |name: &str| name.starts_with("node_scrape_collector_") || name == "node_exporter_build_info";
+    // node_exporter has the last one by netlink alone, which would be this machine's.
+    let own = |name: &str| {
+        name.starts_with("node_scrape_collector_")
+            || ["node_exporter_build_info", "node_network_receive_nohandler_total"].contains(&name)
+    };
     let names = page.names().filter(|name| name.starts_with("node_") && !own(name));
     let series =
         names.flat_map(|name| page.series(name).iter().map(move |(labels, _)| (name.to_owned(), labels)));
