@@ -28,6 +28,9 @@ _picket__agent() {
             picket__agent,help)
                 cmd="picket__agent__subcmd__help"
                 ;;
+            picket__agent,plugin-run)
+                cmd="picket__agent__subcmd__plugin__subcmd__run"
+                ;;
             picket__agent,plugins)
                 cmd="picket__agent__subcmd__plugins"
                 ;;
@@ -45,6 +48,9 @@ _picket__agent() {
                 ;;
             picket__agent__subcmd__help,help)
                 cmd="picket__agent__subcmd__help__subcmd__help"
+                ;;
+            picket__agent__subcmd__help,plugin-run)
+                cmd="picket__agent__subcmd__help__subcmd__plugin__subcmd__run"
                 ;;
             picket__agent__subcmd__help,plugins)
                 cmd="picket__agent__subcmd__help__subcmd__plugins"
@@ -83,7 +89,7 @@ _picket__agent() {
 
     case "${cmd}" in
         picket__agent)
-            opts="-c -h -V --config --help --version run check-config detect enroll plugins help"
+            opts="-c -h -V --config --help --version run check-config detect enroll plugin-run plugins help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -191,7 +197,7 @@ _picket__agent() {
             return 0
             ;;
         picket__subcmd__agent__subcmd__help)
-            opts="run check-config detect enroll plugins help"
+            opts="run check-config detect enroll plugin-run plugins help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -260,6 +266,20 @@ _picket__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        picket__subcmd__agent__subcmd__help__subcmd__plugin__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         picket__subcmd__agent__subcmd__help__subcmd__plugins)
             opts="rollback release"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -309,6 +329,48 @@ _picket__agent() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__agent__subcmd__plugin__subcmd__run)
+            opts="-c -h --with --grant-needs --secret --collects --interval --cache-dir --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --collects)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cache-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -226,6 +226,12 @@ _picket() {
             picket__subcmd__help__subcmd__node,show)
                 cmd="picket__subcmd__help__subcmd__node__subcmd__show"
                 ;;
+            picket__subcmd__help__subcmd__plugin,build)
+                cmd="picket__subcmd__help__subcmd__plugin__subcmd__build"
+                ;;
+            picket__subcmd__help__subcmd__plugin,check)
+                cmd="picket__subcmd__help__subcmd__plugin__subcmd__check"
+                ;;
             picket__subcmd__help__subcmd__plugin,grants)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__grants"
                 ;;
@@ -234,6 +240,9 @@ _picket() {
                 ;;
             picket__subcmd__help__subcmd__plugin,keygen)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__keygen"
+                ;;
+            picket__subcmd__help__subcmd__plugin,new)
+                cmd="picket__subcmd__help__subcmd__plugin__subcmd__new"
                 ;;
             picket__subcmd__help__subcmd__plugin,pause)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__pause"
@@ -253,11 +262,17 @@ _picket() {
             picket__subcmd__help__subcmd__plugin,rollout)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__rollout"
                 ;;
+            picket__subcmd__help__subcmd__plugin,run)
+                cmd="picket__subcmd__help__subcmd__plugin__subcmd__run"
+                ;;
             picket__subcmd__help__subcmd__plugin,sign)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__sign"
                 ;;
             picket__subcmd__help__subcmd__plugin,status)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__status"
+                ;;
+            picket__subcmd__help__subcmd__plugin,test)
+                cmd="picket__subcmd__help__subcmd__plugin__subcmd__test"
                 ;;
             picket__subcmd__help__subcmd__plugin,verify)
                 cmd="picket__subcmd__help__subcmd__plugin__subcmd__verify"
@@ -301,6 +316,12 @@ _picket() {
             picket__subcmd__node__subcmd__help,show)
                 cmd="picket__subcmd__node__subcmd__help__subcmd__show"
                 ;;
+            picket__subcmd__plugin,build)
+                cmd="picket__subcmd__plugin__subcmd__build"
+                ;;
+            picket__subcmd__plugin,check)
+                cmd="picket__subcmd__plugin__subcmd__check"
+                ;;
             picket__subcmd__plugin,grants)
                 cmd="picket__subcmd__plugin__subcmd__grants"
                 ;;
@@ -312,6 +333,9 @@ _picket() {
                 ;;
             picket__subcmd__plugin,keygen)
                 cmd="picket__subcmd__plugin__subcmd__keygen"
+                ;;
+            picket__subcmd__plugin,new)
+                cmd="picket__subcmd__plugin__subcmd__new"
                 ;;
             picket__subcmd__plugin,pause)
                 cmd="picket__subcmd__plugin__subcmd__pause"
@@ -331,14 +355,26 @@ _picket() {
             picket__subcmd__plugin,rollout)
                 cmd="picket__subcmd__plugin__subcmd__rollout"
                 ;;
+            picket__subcmd__plugin,run)
+                cmd="picket__subcmd__plugin__subcmd__run"
+                ;;
             picket__subcmd__plugin,sign)
                 cmd="picket__subcmd__plugin__subcmd__sign"
                 ;;
             picket__subcmd__plugin,status)
                 cmd="picket__subcmd__plugin__subcmd__status"
                 ;;
+            picket__subcmd__plugin,test)
+                cmd="picket__subcmd__plugin__subcmd__test"
+                ;;
             picket__subcmd__plugin,verify)
                 cmd="picket__subcmd__plugin__subcmd__verify"
+                ;;
+            picket__subcmd__plugin__subcmd__help,build)
+                cmd="picket__subcmd__plugin__subcmd__help__subcmd__build"
+                ;;
+            picket__subcmd__plugin__subcmd__help,check)
+                cmd="picket__subcmd__plugin__subcmd__help__subcmd__check"
                 ;;
             picket__subcmd__plugin__subcmd__help,grants)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__grants"
@@ -351,6 +387,9 @@ _picket() {
                 ;;
             picket__subcmd__plugin__subcmd__help,keygen)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__keygen"
+                ;;
+            picket__subcmd__plugin__subcmd__help,new)
+                cmd="picket__subcmd__plugin__subcmd__help__subcmd__new"
                 ;;
             picket__subcmd__plugin__subcmd__help,pause)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__pause"
@@ -370,11 +409,17 @@ _picket() {
             picket__subcmd__plugin__subcmd__help,rollout)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__rollout"
                 ;;
+            picket__subcmd__plugin__subcmd__help,run)
+                cmd="picket__subcmd__plugin__subcmd__help__subcmd__run"
+                ;;
             picket__subcmd__plugin__subcmd__help,sign)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__sign"
                 ;;
             picket__subcmd__plugin__subcmd__help,status)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__status"
+                ;;
+            picket__subcmd__plugin__subcmd__help,test)
+                cmd="picket__subcmd__plugin__subcmd__help__subcmd__test"
                 ;;
             picket__subcmd__plugin__subcmd__help,verify)
                 cmd="picket__subcmd__plugin__subcmd__help__subcmd__verify"
@@ -1712,8 +1757,36 @@ _picket() {
             return 0
             ;;
         picket__subcmd__help__subcmd__plugin)
-            opts="grants inspect keygen pull push resume rollout rollback pause status sign verify"
+            opts="new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__help__subcmd__plugin__subcmd__build)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__help__subcmd__plugin__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1754,6 +1827,20 @@ _picket() {
             return 0
             ;;
         picket__subcmd__help__subcmd__plugin__subcmd__keygen)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__help__subcmd__plugin__subcmd__new)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1851,6 +1938,20 @@ _picket() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        picket__subcmd__help__subcmd__plugin__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         picket__subcmd__help__subcmd__plugin__subcmd__sign)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1866,6 +1967,20 @@ _picket() {
             return 0
             ;;
         picket__subcmd__help__subcmd__plugin__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__help__subcmd__plugin__subcmd__test)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2390,12 +2505,100 @@ _picket() {
             return 0
             ;;
         picket__subcmd__plugin)
-            opts="-o -h --url --token --token-file --ca --output --help grants inspect keygen pull push resume rollout rollback pause status sign verify help"
+            opts="-o -h --url --token --token-file --ca --output --help new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__build)
+            opts="-o -h --url --token --token-file --ca --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__check)
+            opts="-o -h --with --secret --agent --url --token --token-file --ca --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --agent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2470,8 +2673,36 @@ _picket() {
             return 0
             ;;
         picket__subcmd__plugin__subcmd__help)
-            opts="grants inspect keygen pull push resume rollout rollback pause status sign verify help"
+            opts="new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__help__subcmd__build)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -2526,6 +2757,20 @@ _picket() {
             return 0
             ;;
         picket__subcmd__plugin__subcmd__help__subcmd__keygen)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__help__subcmd__new)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2623,6 +2868,20 @@ _picket() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        picket__subcmd__plugin__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         picket__subcmd__plugin__subcmd__help__subcmd__sign)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -2638,6 +2897,20 @@ _picket() {
             return 0
             ;;
         picket__subcmd__plugin__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__help__subcmd__test)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2710,6 +2983,56 @@ _picket() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__new)
+            opts="-l -o -h --language --into --url --token --token-file --ca --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --language)
+                    COMPREPLY=($(compgen -W "rust python javascript c" -- "${cur}"))
+                    return 0
+                    ;;
+                -l)
+                    COMPREPLY=($(compgen -W "rust python javascript c" -- "${cur}"))
+                    return 0
+                    ;;
+                --into)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -3017,6 +3340,68 @@ _picket() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        picket__subcmd__plugin__subcmd__run)
+            opts="-n -o -h --with --secret --agent --grant-needs --collects --interval --url --token --token-file --ca --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --agent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --collects)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         picket__subcmd__plugin__subcmd__sign)
             opts="-o -h --key --url --token --token-file --ca --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -3066,6 +3451,48 @@ _picket() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__plugin__subcmd__test)
+            opts="-o -h --agent --url --token --token-file --ca --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --agent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -323,26 +323,81 @@ complete -c picket -n "__fish_picket_using_subcommand audit; and __fish_seen_sub
 complete -c picket -n "__fish_picket_using_subcommand audit; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print the entries'
 complete -c picket -n "__fish_picket_using_subcommand audit; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Check that no entry was changed, taken out or put in; prints the last hash'
 complete -c picket -n "__fish_picket_using_subcommand audit; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l url -d 'The aggregator\'s API, as https://host:9471' -r
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l token -d 'An API token' -r
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l token-file -d 'A file with an API token' -r -F
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l url -d 'The aggregator\'s API, as https://host:9471' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l token -d 'An API token' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l token-file -d 'A file with an API token' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
 json\t''"
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -s h -l help -d 'Print help'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "grants" -d 'Print the lines of the agent\'s configuration that grant what a plugin needs, each with its reason'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "inspect" -d 'Show what a plugin file is: manifest, needs, imports, digest, signatures (which are not verified by this)'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "keygen" -d 'Make a pair of keys: NAME.key, which signs and is a secret, and NAME.pub, for policies'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "pull" -d 'Get a plugin, and what vouches for it, from an OCI registry'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "push" -d 'Put a plugin, and what vouches for it, into an OCI registry; prints the reference with its digest'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "resume" -d 'Let the nodes that have a plugin go on with its rollout, those that failed among them'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "rollout" -d 'Bring a plugin onto the fleet, stage by stage'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "rollback" -d 'Have all nodes that a plugin was rolled out to run what they ran before'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "pause" -d 'Tell no more nodes of a plugin\'s rollout'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "status" -d 'How rollouts go; of one plugin, node by node'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "sign" -d 'Sign a plugin: writes FILE.sig, or adds a signature to it'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "verify" -d 'Hold a plugin, with what lies beside it, against a policy or a key; fails where it is not trusted'
-complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -s h -l help -d 'Print help'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "new" -d 'Begin a plugin: a folder with a manifest, a metric that works, its tests, and all that it builds with'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "build" -d 'Build the plugin of a folder into one file, manifest included'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "check" -d 'Say everything for which a node would refuse a plugin, and what to do about it'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "run" -d 'Run a plugin here, as a node would, and print what it reads'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "test" -d 'Build a plugin, run its own tests, then hold it to the contract in the node\'s own host'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "grants" -d 'Print the lines of the agent\'s configuration that grant what a plugin needs, each with its reason'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "inspect" -d 'Show what a plugin file is: manifest, needs, imports, digest, signatures (which are not verified by this)'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "keygen" -d 'Make a pair of keys: NAME.key, which signs and is a secret, and NAME.pub, for policies'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "pull" -d 'Get a plugin, and what vouches for it, from an OCI registry'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "push" -d 'Put a plugin, and what vouches for it, into an OCI registry; prints the reference with its digest'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "resume" -d 'Let the nodes that have a plugin go on with its rollout, those that failed among them'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "rollout" -d 'Bring a plugin onto the fleet, stage by stage'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "rollback" -d 'Have all nodes that a plugin was rolled out to run what they ran before'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "pause" -d 'Tell no more nodes of a plugin\'s rollout'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "status" -d 'How rollouts go; of one plugin, node by node'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "sign" -d 'Sign a plugin: writes FILE.sig, or adds a signature to it'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "verify" -d 'Hold a plugin, with what lies beside it, against a policy or a key; fails where it is not trusted'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and not __fish_seen_subcommand_from new build check run test grants inspect keygen pull push resume rollout rollback pause status sign verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -s l -l language -r -f -a "rust\t''
+python\t''
+javascript\t''
+c\t''"
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -l into -d 'Where its folder is made' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -l url -d 'The aggregator\'s API, as https://host:9471' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -l token -d 'An API token' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -l token-file -d 'A file with an API token' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
+json\t''"
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from build" -l url -d 'The aggregator\'s API, as https://host:9471' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from build" -l token -d 'An API token' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from build" -l token-file -d 'A file with an API token' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from build" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from build" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
+json\t''"
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from build" -s h -l help -d 'Print help'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l with -d 'What its section in the agent\'s configuration would say: [settings], [[grants]], [limits]' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l secret -d 'Where the value of a secret that its manifest names stands' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l agent -d 'The `picket-agent` program, where it is neither beside this one nor on PATH' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l url -d 'The aggregator\'s API, as https://host:9471' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l token -d 'An API token' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l token-file -d 'A file with an API token' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
+json\t''"
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l with -d 'What its section in the agent\'s configuration would say: [settings], [[grants]], [limits]' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l secret -d 'Where the value of a secret that its manifest names stands' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l agent -d 'The `picket-agent` program, where it is neither beside this one nor on PATH' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -s n -l collects -d 'Read so many times; without it until Ctrl-C' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l interval -d 'Time between two readings' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l url -d 'The aggregator\'s API, as https://host:9471' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l token -d 'An API token' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l token-file -d 'A file with an API token' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
+json\t''"
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -l grant-needs -d 'Grant what its manifest asks for (look at it first: it is printed without this)'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -l agent -d 'The `picket-agent` program, where it is neither beside this one nor on PATH' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -l url -d 'The aggregator\'s API, as https://host:9471' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -l token -d 'An API token' -r
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -l token-file -d 'A file with an API token' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -l ca -d 'The CA to trust, PEM: the aggregator\'s ca.pem. Without one, the system\'s' -r -F
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
+json\t''"
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help'
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from grants" -l as -d 'The plugin\'s name in the configuration; the manifest\'s id where not said' -r
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from grants" -l url -d 'The aggregator\'s API, as https://host:9471' -r
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from grants" -l token -d 'An API token' -r
@@ -446,6 +501,11 @@ complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_su
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from verify" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
 json\t''"
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "new" -d 'Begin a plugin: a folder with a manifest, a metric that works, its tests, and all that it builds with'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "build" -d 'Build the plugin of a folder into one file, manifest included'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say everything for which a node would refuse a plugin, and what to do about it'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "run" -d 'Run a plugin here, as a node would, and print what it reads'
+complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "test" -d 'Build a plugin, run its own tests, then hold it to the contract in the node\'s own host'
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "grants" -d 'Print the lines of the agent\'s configuration that grant what a plugin needs, each with its reason'
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Show what a plugin file is: manifest, needs, imports, digest, signatures (which are not verified by this)'
 complete -c picket -n "__fish_picket_using_subcommand plugin; and __fish_seen_subcommand_from help" -f -a "keygen" -d 'Make a pair of keys: NAME.key, which signs and is a secret, and NAME.pub, for policies'
@@ -504,6 +564,11 @@ complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subc
 complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from action" -f -a "resume" -d 'Let them go on'
 complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from audit" -f -a "show" -d 'Print the entries'
 complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from audit" -f -a "verify" -d 'Check that no entry was changed, taken out or put in; prints the last hash'
+complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "new" -d 'Begin a plugin: a folder with a manifest, a metric that works, its tests, and all that it builds with'
+complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "build" -d 'Build the plugin of a folder into one file, manifest included'
+complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "check" -d 'Say everything for which a node would refuse a plugin, and what to do about it'
+complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "run" -d 'Run a plugin here, as a node would, and print what it reads'
+complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "test" -d 'Build a plugin, run its own tests, then hold it to the contract in the node\'s own host'
 complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "grants" -d 'Print the lines of the agent\'s configuration that grant what a plugin needs, each with its reason'
 complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "inspect" -d 'Show what a plugin file is: manifest, needs, imports, digest, signatures (which are not verified by this)'
 complete -c picket -n "__fish_picket_using_subcommand help; and __fish_seen_subcommand_from plugin" -f -a "keygen" -d 'Make a pair of keys: NAME.key, which signs and is a secret, and NAME.pub, for policies'
