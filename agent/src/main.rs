@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use picket_agent::app::{self, App};
 use picket_agent::clock::{self, Clock as _};
 use picket_agent::config::{self, Config, ConfigError, Sources};
+use picket_agent::detect::drop_in;
 use picket_agent::schedule::Wish;
 use picket_agent::watch::{self, Wished};
 use picket_agent::{client, detect, identity, logs};
@@ -46,7 +47,7 @@ enum Command {
     },
     /// Look at the node and print the configuration that fits it
     Detect {
-        /// Write it to conf.d/50-detected.toml beside the configuration instead
+        /// Write it to conf.d/50-detected.toml beside the configuration instead, and what it needs to a drop-in of the unit
         #[arg(long)]
         write: bool,
     },
@@ -123,7 +124,7 @@ fn main() -> ExitCode {
     let ended = match cli.command.unwrap_or(Command::Run) {
         Command::Run => runtime.block_on(run(config, sources)),
         Command::CheckConfig { output } => return check_config(&config, output),
-        Command::Detect { write } => runtime.block_on(look(&config, &sources.file, write)),
+        Command::Detect { write } => runtime.block_on(look(&config, &sources, write)),
         Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
         Command::PluginRun(_) => return ExitCode::SUCCESS,
         Command::Plugins { output, command: None } => runtime.block_on(plugins(config, output)),
@@ -186,22 +187,44 @@ fn check_config(config: &Config, output: Output) -> ExitCode {
     if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PLUGIN_REFUSED) }
 }
 
-async fn look(config: &Config, file: &Path, write: bool) -> anyhow::Result<()> {
+async fn look(config: &Config, sources: &Sources, write: bool) -> anyhow::Result<()> {
     let text = detect::run(config, &detect::Machine::default()).await;
     if !write {
         print!("{text}");
         return Ok(());
     }
-    let target = detect::target(file);
-    let copy =
-        detect::write(&target, &text).with_context(|| format!("{} cannot be written", target.display()))?;
-    if let Some(copy) = copy {
-        eprintln!("what {} held before is kept in {}", target.display(), copy.display());
-    }
+    let target = detect::target(&sources.file);
+    place(&target, &text)?;
     eprintln!(
         "{} is written; look through it, then `picket-agent check-config` and reload the agent",
         target.display()
     );
+    open_the_unit(sources)
+}
+
+/// What the plugins that are granted something now need of systemd, where the packages' unit runs the agent.
+fn open_the_unit(sources: &Sources) -> anyhow::Result<()> {
+    let root = Path::new("/");
+    let Some(target) = drop_in::target(&sources.file, root) else { return Ok(()) };
+    match drop_in::text(&config::load(sources)?, root) {
+        Some(text) => place(&target, &text)?,
+        // An older one says more than is needed.
+        None if target.exists() => place(&target, "# Nothing beyond the unit is needed.\n")?,
+        None => return Ok(()),
+    }
+    eprintln!(
+        "{} opens the unit for them; look through it, then `systemctl daemon-reload` and restart the agent",
+        target.display()
+    );
+    Ok(())
+}
+
+fn place(target: &Path, text: &str) -> anyhow::Result<()> {
+    let copy =
+        detect::write(target, text).with_context(|| format!("{} cannot be written", target.display()))?;
+    if let Some(copy) = copy {
+        eprintln!("what {} held before is kept in {}", target.display(), copy.display());
+    }
     Ok(())
 }
 
@@ -268,4 +291,16 @@ fn invalid(error: &ConfigError) -> ExitCode {
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("picket-agent: {error:#}");
     ExitCode::from(FAILED)
+}
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Cli as clap::CommandFactory>::command());
+    }
 }

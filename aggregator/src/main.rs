@@ -157,3 +157,15 @@ fn init(config: &Config, if_needed: bool) -> Result<(), AppError> {
     eprintln!("Next: start `picket-aggregator run`, then `picket token create --node NAME` for each node.");
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Arguments as clap::CommandFactory>::command());
+    }
+}

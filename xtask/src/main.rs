@@ -8,6 +8,7 @@ mod build;
 mod command;
 mod demo;
 mod deploy;
+mod dist;
 mod fuzz;
 mod guests;
 mod image;
@@ -15,6 +16,7 @@ mod parts;
 mod plugins;
 mod process;
 mod setup;
+mod system;
 mod test;
 mod tidy;
 mod wit;
@@ -45,6 +47,8 @@ enum Command {
     Image(image::Args),
     /// Check chart, manifests, Ansible role, cloud-init file, book and images with the tools that they are for.
     Deploy(deploy::Args),
+    /// Make the packages: deb and rpm, with sums and a bill of materials.
+    Dist(dist::Args),
     /// Send what no one should to everything that reads, for a stated time.
     Fuzz(fuzz::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
             .map(|()| true),
         Command::Image(args) => image::run(&root, &args),
         Command::Deploy(args) => deploy::run(&root, &args),
+        Command::Dist(args) => dist::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),
         Command::Wit(args) => wit::run(&root, &args),
         Command::Tidy => tidy::run(&root),
