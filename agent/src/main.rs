@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use picket_agent::app::{self, App};
 use picket_agent::clock::{self, Clock as _};
 use picket_agent::config::{self, Config, ConfigError, Sources};
+use picket_agent::detect::drop_in;
 use picket_agent::schedule::Wish;
 use picket_agent::watch::{self, Wished};
 use picket_agent::{client, detect, identity, logs};
@@ -46,7 +47,7 @@ enum Command {
     },
     /// Look at the node and print the configuration that fits it
     Detect {
-        /// Write it to conf.d/50-detected.toml beside the configuration instead
+        /// Write it to conf.d/50-detected.toml beside the configuration instead, and what it needs to a drop-in of the unit
         #[arg(long)]
         write: bool,
     },
@@ -75,14 +76,23 @@ enum PluginsCommand {
 #[derive(Args)]
 struct Enroll {
     /// What `picket token create` printed
-    #[arg(long)]
-    token: String,
+    #[arg(long, required_unless_present = "token_file")]
+    token: Option<String>,
+    /// A file that holds the token, in place of --token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// The name that this node takes, with a token for a batch of nodes; the machine's where not said
     #[arg(long)]
     node: Option<String>,
     /// Where the aggregator is reached from here, HOST:PORT, instead of the token's addresses
     #[arg(long)]
     aggregator: Option<String>,
+    /// Do nothing where this node is enrolled and its certificate holds: for what runs at every start
+    #[arg(long)]
+    if_needed: bool,
+    /// Make the state folder this user's and group's, by number, for an agent that does not run as root
+    #[arg(long, value_name = "USER:GROUP")]
+    owner: Option<identity::Owner>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -114,7 +124,7 @@ fn main() -> ExitCode {
     let ended = match cli.command.unwrap_or(Command::Run) {
         Command::Run => runtime.block_on(run(config, sources)),
         Command::CheckConfig { output } => return check_config(&config, output),
-        Command::Detect { write } => runtime.block_on(look(&config, &sources.file, write)),
+        Command::Detect { write } => runtime.block_on(look(&config, &sources, write)),
         Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
         Command::PluginRun(_) => return ExitCode::SUCCESS,
         Command::Plugins { output, command: None } => runtime.block_on(plugins(config, output)),
@@ -177,36 +187,78 @@ fn check_config(config: &Config, output: Output) -> ExitCode {
     if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PLUGIN_REFUSED) }
 }
 
-async fn look(config: &Config, file: &Path, write: bool) -> anyhow::Result<()> {
+async fn look(config: &Config, sources: &Sources, write: bool) -> anyhow::Result<()> {
     let text = detect::run(config, &detect::Machine::default()).await;
     if !write {
         print!("{text}");
         return Ok(());
     }
-    let target = detect::target(file);
-    let copy =
-        detect::write(&target, &text).with_context(|| format!("{} cannot be written", target.display()))?;
-    if let Some(copy) = copy {
-        eprintln!("what {} held before is kept in {}", target.display(), copy.display());
-    }
+    let target = detect::target(&sources.file);
+    place(&target, &text)?;
     eprintln!(
         "{} is written; look through it, then `picket-agent check-config` and reload the agent",
+        target.display()
+    );
+    open_the_unit(sources)
+}
+
+/// What the plugins that are granted something now need of systemd, where the packages' unit runs the agent.
+fn open_the_unit(sources: &Sources) -> anyhow::Result<()> {
+    let root = Path::new("/");
+    let Some(target) = drop_in::target(&sources.file, root) else { return Ok(()) };
+    match drop_in::text(&config::load(sources)?, root) {
+        Some(text) => place(&target, &text)?,
+        // An older one says more than is needed.
+        None if target.exists() => place(&target, "# Nothing beyond the unit is needed.\n")?,
+        None => return Ok(()),
+    }
+    eprintln!(
+        "{} opens the unit for them; look through it, then `systemctl daemon-reload` and restart the agent",
         target.display()
     );
     Ok(())
 }
 
+fn place(target: &Path, text: &str) -> anyhow::Result<()> {
+    let copy =
+        detect::write(target, text).with_context(|| format!("{} cannot be written", target.display()))?;
+    if let Some(copy) = copy {
+        eprintln!("what {} held before is kept in {}", target.display(), copy.display());
+    }
+    Ok(())
+}
+
 async fn enroll(config: Config, arguments: Enroll) -> anyhow::Result<()> {
-    let Enroll { token, node, aggregator, output } = arguments;
-    let aggregator = aggregator.or(config.uplink.aggregator);
+    let Enroll { token, token_file, node, aggregator, if_needed, owner, output } = arguments;
     let state_dir = config.state_dir;
-    let options = identity::EnrollOptions { token, aggregator, node, state_dir: state_dir.clone() };
-    let node = identity::enroll(options).await?;
+    if let Some(owner) = owner {
+        owner.take(&state_dir)?;
+    }
+    let holding = if if_needed { identity::holding(&state_dir) } else { None };
+    let (node, new) = match holding {
+        Some(node) => (node, false),
+        None => {
+            let token = match (token, token_file) {
+                (Some(token), _) => token,
+                (None, Some(file)) => std::fs::read_to_string(&file)
+                    .with_context(|| format!("the token in {} cannot be read", file.display()))?
+                    .trim()
+                    .to_owned(),
+                (None, None) => anyhow::bail!("say --token TOKEN or --token-file FILE"),
+            };
+            let aggregator = aggregator.or(config.uplink.aggregator);
+            let options = identity::EnrollOptions { token, aggregator, node, state_dir: state_dir.clone() };
+            (identity::enroll(options).await?, true)
+        }
+    };
     match output {
         Output::Text => {
-            println!("enrolled as {node}; the identity is in {}", state_dir.join("identity").display())
+            let how = if new { "enrolled" } else { "enrolled already" };
+            println!("{how} as {node}; the identity is in {}", state_dir.join("identity").display());
         }
-        Output::Json => println!("{}", serde_json::json!({ "node": node, "state_dir": state_dir })),
+        Output::Json => {
+            println!("{}", serde_json::json!({ "node": node, "new": new, "state_dir": state_dir }))
+        }
     }
     Ok(())
 }
@@ -239,4 +291,16 @@ fn invalid(error: &ConfigError) -> ExitCode {
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("picket-agent: {error:#}");
     ExitCode::from(FAILED)
+}
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Cli as clap::CommandFactory>::command());
+    }
 }

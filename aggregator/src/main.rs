@@ -35,7 +35,11 @@ enum Command {
     /// Serve (what it does without a command).
     Run,
     /// Make a CA and an admin's API token in the state folder. Never overwrites.
-    Init,
+    Init {
+        /// Do nothing where that was done before: for what runs at every start.
+        #[arg(long)]
+        if_needed: bool,
+    },
     /// Read the configuration and say what it would do.
     CheckConfig,
     /// Make an API token in the state folder, whether the aggregator runs or not.
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
     let path = arguments.config.as_deref();
     let result = Config::load(path).map_err(AppError::from).and_then(|config| match arguments.command {
         None | Some(Command::Run) => run(config, path),
-        Some(Command::Init) => init(&config),
+        Some(Command::Init { if_needed }) => init(&config, if_needed),
         Some(Command::CheckConfig) => {
             print!("{}", config.summary());
             Ok(())
@@ -137,8 +141,14 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 
-fn init(config: &Config) -> Result<(), AppError> {
-    let made = app::init(config, &Clock::system())?;
+fn init(config: &Config, if_needed: bool) -> Result<(), AppError> {
+    let made = match app::init(config, &Clock::system()) {
+        Err(AppError::Initialised(token)) if if_needed => {
+            eprintln!("{} is there: nothing to do", token.display());
+            return Ok(());
+        }
+        made => made?,
+    };
     if let Some((path, fingerprint)) = made.authority {
         println!("CA certificate     {}", path.display());
         println!("CA fingerprint     {fingerprint}");
@@ -146,4 +156,16 @@ fn init(config: &Config) -> Result<(), AppError> {
     println!("admin's API token  {}", made.admin_token.display());
     eprintln!("Next: start `picket-aggregator run`, then `picket token create --node NAME` for each node.");
     Ok(())
+}
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Arguments as clap::CommandFactory>::command());
+    }
 }

@@ -116,3 +116,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Error::Runtime)
 }
+
+#[cfg(test)]
+#[path = "../../tests/pages/check.rs"]
+mod pages;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages() {
+        super::pages::check(<super::Arguments as clap::CommandFactory>::command());
+    }
+}

@@ -144,6 +144,48 @@ fn the_agent_does_not_talk_to_another_ca() {
 }
 
 #[test]
+fn what_runs_at_every_start_changes_nothing_the_second_time() {
+    run(async |test: &Test| {
+        let aggregator = test.aggregator().await?;
+        let agent = aggregator.agent(test, "gpu-1")?;
+        let file = test.folder().join("token");
+        std::fs::write(&file, format!("{}\n", aggregator.enrolment_token("gpu-1").await?))?;
+        let file = file.to_str().context("the folder's name is no UTF-8")?;
+
+        let enrol = async || -> Result<serde_json::Value> {
+            let arguments = ["--if-needed", "--token-file", file, "--output", "json"];
+            Ok(serde_json::from_str(&agent.enrol_with(&arguments).await?.ok()?)?)
+        };
+        let first = enrol().await?;
+        ensure!(first["node"] == "gpu-1" && first["new"] == true, "{first}");
+        let key = std::fs::read(agent.state().join("identity/key.pem"))?;
+        // The token is used up by now, and nobody is asked.
+        let second = enrol().await?;
+        ensure!(second["node"] == "gpu-1" && second["new"] == false, "{second}");
+        ensure!(std::fs::read(agent.state().join("identity/key.pem"))? == key, "it has another key");
+
+        agent.enrol_with(&["--token-file", file]).await?.refused(&[])?;
+        agent.enrol_with(&["--token-file", "/no/such/file"]).await?.refused(&["/no/such/file"])?;
+        agent.enrol_with(&["--token", "x", "--token-file", file]).await?.refused(&["cannot be used with"])?;
+        agent.enrol_with(&["--if-needed"]).await?.refused(&["--token"])?;
+        agent.enrol_with(&["--token-file", file, "--owner", "me"]).await?.refused(&["65532:65532"])?;
+
+        let state = test.folder().join("fresh");
+        let init = |arguments: &[&str]| -> Result<std::process::Output> {
+            let mut command = std::process::Command::new(e2e::binary("picket-aggregator")?);
+            Ok(command.arg("init").args(arguments).env("PICKET_AGGREGATOR_STATE_DIR", &state).output()?)
+        };
+        let made = init(&["--if-needed"])?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let token = std::fs::read(state.join("admin.token"))?;
+        ensure!(init(&["--if-needed"])?.status.success(), "a second time is an error");
+        ensure!(std::fs::read(state.join("admin.token"))? == token, "it has another token");
+        ensure!(!init(&[])?.status.success(), "it was made anew");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_token_enrols_once_one_node_and_not_for_ever() {
     run(async |test: &Test| {
         let aggregator = test.aggregator().await?;

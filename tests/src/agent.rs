@@ -144,17 +144,18 @@ impl<'a> AgentBuilder<'a> {
         self.start().await
     }
 
-    /// Runs `picket-agent enroll`.
+    /// Enrols it with this token.
     pub async fn enrol(&self, token: &str) -> Result<Output> {
-        self.run_enroll(&["--token", token]).await
+        self.enrol_with(&["--token", token]).await
     }
 
     /// The same with a token for a batch.
     pub async fn enrol_as(&self, token: &str, node: &str) -> Result<Output> {
-        self.run_enroll(&["--token", token, "--node", node]).await
+        self.enrol_with(&["--token", token, "--node", node]).await
     }
 
-    async fn run_enroll(&self, arguments: &[&str]) -> Result<Output> {
+    /// Runs `picket-agent enroll` with these arguments.
+    pub async fn enrol_with(&self, arguments: &[&str]) -> Result<Output> {
         let config = self.write()?;
         let mut command = Command::new(binary("picket-agent")?);
         command.arg("enroll").args(arguments).arg("--config").arg(&config);

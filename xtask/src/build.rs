@@ -72,6 +72,41 @@ pub fn nvml_helper(root: &Path) -> Result<()> {
     command::run(&mut command::cargo(root, &["build", "--package", "fake-nvml"]))
 }
 
+/// Builds what is shipped, each program in its own profile, and gives the folder in which they lie together.
+pub fn shipped(root: &Path) -> Result<PathBuf> {
+    let builds: [&[&str]; 5] = [
+        &["--profile", "small", "-p", "picket-agent", "--bin", "picket-agent"],
+        &["--profile", "small", "-p", "picket-agent-host", "--bin", "picket-worker"],
+        &["--profile", "small", "-p", "picket-agent-nvml", "--features", "driver", "--bin", "picket-nvml"],
+        &[
+            "--release",
+            "-p",
+            "picket-aggregator",
+            "-p",
+            "picket",
+            "--bin",
+            "picket-aggregator",
+            "--bin",
+            "picket",
+        ],
+        &["--release", "-p", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"],
+    ];
+    for args in builds {
+        command::run(&mut command::cargo(root, &[&["build"], args].concat()))?;
+    }
+    let target = target(root)?;
+    let folder = target.join("shipped");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for args in builds {
+        let profile = if args.contains(&"small") { "small" } else { "release" };
+        for program in args.windows(2).filter_map(|pair| pair.strip_prefix(&["--bin"])).flatten() {
+            let (from, to) = (target.join(profile).join(program), folder.join(program));
+            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+    }
+    Ok(folder)
+}
+
 /// Cargo's target folder.
 pub fn target(root: &Path) -> Result<PathBuf> {
     let text = command::output(&mut command::cargo(

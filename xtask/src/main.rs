@@ -7,12 +7,16 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod deploy;
+mod dist;
 mod fuzz;
 mod guests;
+mod image;
 mod parts;
 mod plugins;
 mod process;
 mod setup;
+mod system;
 mod test;
 mod tidy;
 mod wit;
@@ -39,6 +43,12 @@ enum Command {
     BuildPlugins(BuildPlugins),
     /// Build the plugins made for the end-to-end tests into target/guests.
     BuildGuests,
+    /// Make container images, as OCI layouts, without a daemon.
+    Image(image::Args),
+    /// Check chart, manifests, Ansible role, cloud-init file, book and images with the tools that they are for.
+    Deploy(deploy::Args),
+    /// Make the packages: deb and rpm, with sums and a bill of materials.
+    Dist(dist::Args),
     /// Send what no one should to everything that reads, for a stated time.
     Fuzz(fuzz::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
@@ -73,6 +83,9 @@ fn main() -> ExitCode {
             .and_then(|()| guests::build(&root))
             .and_then(|()| guests::build_hostile(&root))
             .map(|()| true),
+        Command::Image(args) => image::run(&root, &args),
+        Command::Deploy(args) => deploy::run(&root, &args),
+        Command::Dist(args) => dist::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),
         Command::Wit(args) => wit::run(&root, &args),
         Command::Tidy => tidy::run(&root),

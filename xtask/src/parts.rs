@@ -79,6 +79,15 @@ const PARTS: &[Part] = &[
         on_path: &["docker-registry"],
         sources: &[("", "docker-registry")],
     },
+    // The client that loads images into that engine.
+    Part { name: "docker", file: "usr/bin/docker", on_path: &["docker"], sources: &[("", "docker.io")] },
+    // A Python module, run by the interpreter of the deployment's tools.
+    Part {
+        name: "cloudinit",
+        file: "usr/lib/python3/dist-packages/cloudinit",
+        on_path: &[],
+        sources: &[("", "cloud-init")],
+    },
     // Loaded into our own programs, so it must be of the machine's own C library.
     Part {
         name: "libfaketime.so",

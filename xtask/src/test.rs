@@ -3,16 +3,25 @@
 //! `cargo nextest` runs them when it is installed, else `cargo test`. A test that misses one of its parts prints
 //! so, leaves its name in `target/skipped-tests`, and is counted as skipped here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{build, command, guests, parts, setup, tidy};
+use crate::{build, command, deploy, guests, parts, setup, system, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Run only the tests whose name contains this; formatting, lints and plugin tests are left out.
     filter: Option<String>,
+    /// Install the packages on a whole Debian, booted in a container, instead. Needs root, mmdebstrap and systemd-nspawn.
+    #[arg(long, conflicts_with = "filter")]
+    system: bool,
+    /// Which Debian.
+    #[arg(long, default_value = "bookworm", requires = "system")]
+    suite: String,
+    /// With programs and plugins that are built already, as `cargo xtask dist --built`.
+    #[arg(long, value_name = "FOLDER", requires = "system")]
+    built: Option<PathBuf>,
 }
 
 /// Workspaces apart from the main one: another target, a lock file of their own.
@@ -20,6 +29,9 @@ pub const OTHER_WORKSPACES: &[&str] = &["plugins", "sdk", "tests/fuzz", "tests/g
 
 /// Runs the checks and the tests; `false` if anything failed.
 pub fn run(root: &Path, args: &Args) -> Result<bool> {
+    if args.system {
+        return system::run(root, &system::Wish { suite: &args.suite, built: args.built.clone() });
+    }
     let started = std::time::Instant::now();
     setup::check(root)?;
     let mut counts = Counts::default();
@@ -39,6 +51,10 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     if args.filter.is_none() {
         counts.add("lints", lints(root)?);
         plugin_tests(root, &mut counts)?;
+        step("deployment");
+        for (name, outcome) in deploy::all(root)? {
+            counts.add_outcome(name, outcome);
+        }
     }
     step("tests");
     workspace_tests(root, args.filter.as_deref(), &mut counts)?;
@@ -73,6 +89,20 @@ impl Counts {
         } else {
             self.failed += 1;
             self.failed_steps.push(name.to_owned());
+        }
+    }
+
+    fn add_outcome(&mut self, name: &str, outcome: deploy::Outcome) {
+        match outcome {
+            deploy::Outcome::Passed => self.passed += 1,
+            deploy::Outcome::Skipped(why) => {
+                println!("skipped: {name}: {why}");
+                self.skipped += 1;
+            }
+            deploy::Outcome::Failed(why) => {
+                eprintln!("{name}: {why}");
+                self.add(name, false);
+            }
         }
     }
 

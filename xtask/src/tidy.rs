@@ -5,6 +5,7 @@
 //! what to do; a file that grew too long is a warning.
 
 mod advisories;
+mod book;
 mod deny;
 mod dependencies;
 mod files;
@@ -44,6 +45,7 @@ pub fn run(root: &Path) -> Result<bool> {
     files.check_words(&mut findings);
     files.check_links(root, &mut findings);
     files.check_error_pages(&mut findings);
+    book::check(&files, &mut findings);
     files.check_lock_files(&mut findings);
     files.check_changelog(&mut findings);
     files.check_contracts(root, &mut findings)?;

@@ -4,6 +4,7 @@
 //! the address or socket that was found, so that nothing here repeats a plugin's list of needs. Looking costs nothing:
 //! files are looked at, sockets are asked one cheap question each, nothing is changed.
 
+pub mod drop_in;
 mod probe;
 mod render;
 

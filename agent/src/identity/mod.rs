@@ -12,6 +12,7 @@ mod address;
 mod certificate;
 mod connect;
 mod enrol;
+mod owner;
 mod pin;
 mod renew;
 mod store;
@@ -26,6 +27,7 @@ pub use certificate::{CertificateInfo, CertificateReadError};
 pub(crate) use connect::chain;
 pub use connect::{ConnectError, Meter, Watch, channel, connect};
 pub use enrol::{EnrollError, EnrollOptions, enroll};
+pub use owner::{Owner, OwnerError};
 pub use renew::{RENEWAL_TIMEOUT, RenewError, RenewalRequest, renewal_due, retry_after};
 pub use store::{Identity, IdentityError, Source, Store};
 pub use token::{Token, TokenError};
@@ -33,6 +35,15 @@ pub use token::{Token, TokenError};
 /// Whether `state_dir` holds an enrolled identity. Says nothing of whether it is still valid.
 pub fn enrolled(state_dir: &std::path::Path) -> bool {
     Store::new(state_dir).exists()
+}
+
+/// The name under which this node is enrolled, if its certificate can be used and holds now.
+pub fn holding(state_dir: &std::path::Path) -> Option<picket_proto::model::NodeId> {
+    let info = Store::new(state_dir).load().ok()?.info;
+    if info.not_after <= unix_now() {
+        return None;
+    }
+    info.node
 }
 
 /// Seconds since the Unix epoch by this node's clock; 0 before 1970.

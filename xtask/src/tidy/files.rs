@@ -180,7 +180,7 @@ fn first_code(line: &str) -> Option<&str> {
 }
 
 /// The targets of `[text](target)`, outside of code blocks.
-fn links(text: &str) -> Vec<&str> {
+pub fn links(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut code = false;
     for line in text.lines() {
