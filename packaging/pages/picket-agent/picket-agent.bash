@@ -159,7 +159,7 @@ _picket__agent() {
             return 0
             ;;
         picket__subcmd__agent__subcmd__enroll)
-            opts="-c -h --token --node --aggregator --output --config --help"
+            opts="-c -h --token --token-file --node --aggregator --if-needed --owner --output --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -169,11 +169,19 @@ _picket__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --node)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --aggregator)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --owner)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

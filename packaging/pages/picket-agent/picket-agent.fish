@@ -44,11 +44,14 @@ complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -s c -
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -l write -d 'Write it to conf.d/50-detected.toml beside the configuration instead, and what it needs to a drop-in of the unit'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand detect" -s h -l help -d 'Print help'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l token -d 'What `picket token create` printed' -r
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l token-file -d 'A file that holds the token, in place of --token' -r -F
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l node -d 'The name that this node takes, with a token for a batch of nodes; the machine\'s where not said' -r
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l aggregator -d 'Where the aggregator is reached from here, HOST:PORT, instead of the token\'s addresses' -r
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l owner -d 'Make the state folder this user\'s and group\'s, by number, for an agent that does not run as root' -r
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l output -r -f -a "text\t''
 json\t''"
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -s c -l config -d 'The main configuration file; conf.d/*.toml beside it is read too' -r -F
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l if-needed -d 'Do nothing where this node is enrolled and its certificate holds: for what runs at every start'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -s h -l help -d 'Print help'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugin-run" -l with -d 'What the operator\'s section of the plugin would say, as TOML: `[settings]`, `[[grants]]`, `[limits]`' -r -F
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugin-run" -l secret -d 'Where the value of a secret that the manifest names stands' -r

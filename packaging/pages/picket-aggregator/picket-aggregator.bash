@@ -181,7 +181,7 @@ _picket__aggregator() {
             return 0
             ;;
         picket__subcmd__aggregator__subcmd__init)
-            opts="-c -h --config --help"
+            opts="-c -h --if-needed --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

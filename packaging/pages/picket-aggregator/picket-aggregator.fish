@@ -35,6 +35,7 @@ complete -c picket-aggregator -n "__fish_picket_aggregator_needs_command" -f -a 
 complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand run" -s c -l config -d 'The configuration file; without one, the defaults and the environment' -r -F
 complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand run" -s h -l help -d 'Print help'
 complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand init" -s c -l config -d 'The configuration file; without one, the defaults and the environment' -r -F
+complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand init" -l if-needed -d 'Do nothing where that was done before: for what runs at every start'
 complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand init" -s h -l help -d 'Print help'
 complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand check-config" -s c -l config -d 'The configuration file; without one, the defaults and the environment' -r -F
 complete -c picket-aggregator -n "__fish_picket_aggregator_using_subcommand check-config" -s h -l help -d 'Print help'

@@ -259,13 +259,14 @@ pub(crate) fn instantiated(bytes: &[u8]) {
     let mut desk = Desk::new(&setting, 1);
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
-            let Ok(mut instance) = Instance::new(&linked, &bounds, &mut desk).await else { return };
-            let described = instance.enter(Call::Describe, &mut desk).await;
+            let made = Box::pin(Instance::new(&linked, &bounds, &mut desk)).await;
+            let Ok(mut instance) = made else { return };
+            let described = Box::pin(instance.enter(Call::Describe, &mut desk)).await;
             if let Ok(Returned::Described(families)) = described
                 && desk.readings.describe(families).is_ok()
             {
                 desk.begin_collect(0);
-                let _ = instance.enter(Call::Collect, &mut desk).await;
+                let _ = Box::pin(instance.enter(Call::Collect, &mut desk)).await;
                 desk.readings.hand_over(&setting.plugin, &mut Strict::default());
             }
         });
