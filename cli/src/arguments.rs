@@ -53,6 +53,9 @@ pub enum Command {
         /// With the plugins of each: version, digest, state.
         #[arg(long)]
         plugins: bool,
+        /// Only those whose agent is older than the aggregator.
+        #[arg(long)]
+        outdated: bool,
     },
     /// One node.
     Node {

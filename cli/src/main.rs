@@ -89,7 +89,9 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let output = arguments.output;
     runtime.block_on(async {
         match arguments.command {
-            Command::Nodes { plugins } => commands::nodes::list(&client, output, plugins).await,
+            Command::Nodes { plugins, outdated } => {
+                commands::nodes::list(&client, output, plugins, outdated).await
+            }
             Command::Node { command } => match command {
                 NodeCommand::Show { node } => commands::nodes::show(&client, output, &node).await,
                 NodeCommand::Revoke { node } => commands::nodes::revoke(&client, output, &node).await,

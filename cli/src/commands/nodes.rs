@@ -25,8 +25,22 @@ pub async fn fetch(client: &Client) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-pub async fn list(client: &Client, format: Output, with_plugins: bool) -> Result<(), Error> {
-    let nodes = fetch(client).await?;
+pub async fn list(
+    client: &Client,
+    format: Output,
+    with_plugins: bool,
+    only_outdated: bool,
+) -> Result<(), Error> {
+    let mut nodes = fetch(client).await?;
+    if only_outdated {
+        let status: Value = client.get("/api/v1/status", &[]).await?;
+        let aggregator = word(&status, "version");
+        nodes.retain(|node| is_older(&word(node, "agent_version"), &aggregator));
+        if nodes.is_empty() && format != Output::Json {
+            eprintln!("No agent is older than the aggregator ({aggregator}).");
+            return Ok(());
+        }
+    }
     if format == Output::Json {
         return Ok(output::json(&json!({ "nodes": nodes }))?);
     }
@@ -52,6 +66,22 @@ pub async fn list(client: &Client, format: Output, with_plugins: bool) -> Result
         );
     }
     Ok(())
+}
+
+/// Whether the first version comes before the second. What is none in the usual form is older if it is another one; an agent
+/// that never said its version is not counted.
+fn is_older(agent: &str, aggregator: &str) -> bool {
+    match (release(agent), release(aggregator)) {
+        (Some(agent), Some(aggregator)) => agent < aggregator,
+        _ => !agent.is_empty() && agent != aggregator,
+    }
+}
+
+/// `1.2.3` of `1.2.3-rc.1+build`.
+fn release(version: &str) -> Option<[u64; 3]> {
+    let mut parts = version.split(['-', '+']).next()?.split('.').map(|part| part.parse().ok());
+    let release = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(release)
 }
 
 /// A line for each plugin of each node.
@@ -180,4 +210,23 @@ fn word(value: &Value, name: &str) -> String {
 
 fn left(ms: i64) -> String {
     if ms <= 0 { "ended".into() } else { format!("{} left", ago(ms)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_older;
+
+    #[test]
+    fn versions() {
+        for (agent, aggregator, older) in [
+            ("0.1.0", "0.1.0", false),
+            ("0.1.9", "0.1.10", true),
+            ("0.2.0", "0.1.10", false),
+            ("1.0.0-rc.1", "1.1.0", true),
+            ("1.0", "1.0.0", true),
+            ("", "1.0.0", false),
+        ] {
+            assert_eq!(is_older(agent, aggregator), older, "{agent} {aggregator}");
+        }
+    }
 }

@@ -2467,7 +2467,7 @@ _picket() {
             return 0
             ;;
         picket__subcmd__nodes)
-            opts="-o -h --plugins --url --token --token-file --ca --output --help"
+            opts="-o -h --plugins --outdated --url --token --token-file --ca --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

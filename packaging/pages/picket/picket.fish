@@ -52,6 +52,7 @@ complete -c picket -n "__fish_picket_using_subcommand nodes" -l ca -d 'The CA to
 complete -c picket -n "__fish_picket_using_subcommand nodes" -s o -l output -d 'How to print: a table for people, JSON for programs' -r -f -a "table\t''
 json\t''"
 complete -c picket -n "__fish_picket_using_subcommand nodes" -l plugins -d 'With the plugins of each: version, digest, state'
+complete -c picket -n "__fish_picket_using_subcommand nodes" -l outdated -d 'Only those whose agent is older than the aggregator'
 complete -c picket -n "__fish_picket_using_subcommand nodes" -s h -l help -d 'Print help'
 complete -c picket -n "__fish_picket_using_subcommand node; and not __fish_seen_subcommand_from show revoke readmit scenario help" -l url -d 'The aggregator\'s API, as https://host:9471' -r
 complete -c picket -n "__fish_picket_using_subcommand node; and not __fish_seen_subcommand_from show revoke readmit scenario help" -l token -d 'An API token' -r
