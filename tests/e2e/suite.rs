@@ -17,9 +17,8 @@
 //!
 //! The agent itself measures how late a tick is: from when it was planned to when the plugin ran, the wait for its turn in the
 //! worker included. On a machine that is too busy everybody is late, so a thread of the test's own does nothing but sleep and
-//! look how late it woke; as many late ticks are excused as it was late itself meanwhile, mostly none. It wakes sooner than
-//! threads that work, so one more tick, or two, are excused where the kernel says that the agent's and the worker's threads
-//! waited for a CPU for long enough. A plugin that holds up another does it at every collect.
+//! look how late it woke; as many late ticks are excused as it was late itself meanwhile, mostly none. A plugin that holds up
+//! another does it at every collect.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,11 +36,10 @@ const GROWTH: u64 = 32 << 20;
 /// Limits that make misbehaviour end soon.
 const LIMITS: &str =
     "guest_time = \"300ms\"\ncall_time = \"1s\"\nrestarts = 2\nback_off = \"100ms\"\nseries = 500\n";
-/// How many agents run side by side: more than there are CPUs would be late by each other.
-const ABREAST: usize = 2;
-
-/// Late ticks that are excused at most because the agent and its worker had no CPU.
-const STARVED: u128 = 2;
+/// How many agents run side by side: one for two CPUs, for what the bad plugins burn is not to be missing to a good one elsewhere.
+fn abreast() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2))
+}
 
 /// When this machine itself was late.
 struct Pulse {
@@ -129,7 +127,7 @@ fn every_hostile_plugin_meets_its_end_and_harms_nobody() {
                 failed.iter().for_each(|failed| eprintln!("{failed}"));
                 Ok::<_, anyhow::Error>(failed)
             })
-            .buffer_unordered(ABREAST)
+            .buffer_unordered(abreast())
             .try_filter_map(|failed| async move { Ok(failed) })
             .try_collect()
             .await?;
@@ -172,7 +170,6 @@ async fn play(test: &Test, case: &Case, pulse: &Pulse) -> Result<()> {
     std::fs::create_dir_all(&conf_d)?;
     std::fs::write(conf_d.join("hostile.toml"), section)?;
     let (before, punctual) = (ticks(&agent).await?, Punctual::of(&agent).await?);
-    let starved = agent.daemon.starved();
     let began = Instant::now();
     agent.daemon.signal(rustix::process::Signal::HUP)?;
 
@@ -185,12 +182,10 @@ async fn play(test: &Test, case: &Case, pulse: &Pulse) -> Result<()> {
     let done = ticks(&agent).await? - before;
     let now = Punctual::of(&agent).await?;
     let (late, hiccups) = (now.late - punctual.late, pulse.since(began));
-    let starved = agent.daemon.starved().saturating_sub(starved);
-    let busy = (starved.as_millis() / Pulse::HICCUP.as_millis()).min(STARVED);
     ensure!(
-        u128::from(late) <= hiccups.len() as u128 + busy,
+        late <= hiccups.len() as u64,
         "{late} of the good plugin's {done} ticks were late by more than 50 ms, the worst by {:.3} s; the machine itself \
-         was late {} times: {hiccups:?}; the agent and its worker waited {starved:?} for a CPU",
+         was late {} times: {hiccups:?}",
         now.worst,
         hiccups.len()
     );

@@ -101,32 +101,19 @@ impl Daemon {
         if sum == 0 { bail!("{} is gone", self.name) } else { Ok(sum) }
     }
 
-    /// For how long its threads and those of its children could have run and had no CPU, since they began
-    /// (`/proc/PID/task/TID/schedstat`, see the kernel's sched-stats). Nothing where the kernel does not count it.
-    pub fn starved(&self) -> Duration {
-        let waited = |task: std::fs::DirEntry| -> Option<u64> {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split_whitespace().nth(1)?.parse().ok()
-        };
-        Duration::from_nanos(self.tree().into_iter().flat_map(tasks).filter_map(waited).sum())
-    }
-
     /// It, its children, and theirs.
     fn tree(&self) -> Vec<u32> {
         let (mut all, mut left) = (Vec::new(), vec![self.pid()]);
         while let Some(pid) = left.pop() {
             all.push(pid);
-            for task in tasks(pid) {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for task in tasks {
                 let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
                 left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
             }
         }
         all
     }
-}
-
-fn tasks(pid: u32) -> impl Iterator<Item = std::fs::DirEntry> {
-    std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
 }
 
 fn memory_of(pid: u32, key: &str) -> Result<u64> {

@@ -1,16 +1,11 @@
 //! The engine: one configuration for the daemon, which maps compiled plugins, and the compiler, which makes them. A
 //! compiled file fits only an engine of the same configuration, so there is no second one.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy};
 
 use crate::code::Pages;
-
-/// How often a running guest is stopped for a look at its time.
-pub const TICK: Duration = Duration::from_millis(10);
 
 /// Stands for the engine and its configuration in the names of compiled files, so that a new agent does not try the old
 /// one's. (The engine's own check decides whether a file fits.)
@@ -38,11 +33,12 @@ pub fn config() -> Config {
         // Where a component lies within a component, as the runtimes of other languages have it, what passes between the two
         // is copied by a module that sees both memories. The limit on memory is on all of them together.
         .wasm_multi_memory(true);
-    // On demand, with little address space: nodes under Slurm often bound it. Growth beyond the reservation moves the memory.
+    // On demand, with little address space: nodes under Slurm often bound it. Growth beyond the reservation moves the memory,
+    // during which nothing else runs on the thread: once, to where the largest that a plugin may have by itself fits.
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .memory_reservation(16 << 20)
-        .memory_reservation_for_growth(1 << 20)
+        .memory_reservation_for_growth(48 << 20)
         .memory_guard_size(64 << 10)
         .guard_before_linear_memory(false)
         .memory_may_move(true)
@@ -62,21 +58,4 @@ pub(crate) fn runtime() -> wasmtime::Result<Engine> {
     let mut config = config();
     config.with_custom_code_memory(Some(Arc::new(Pages)));
     Engine::new(&config)
-}
-
-/// Starts the thread that advances the engine's epoch. It always runs, so that no call depends on another's start of it,
-/// and ends with the engine.
-pub(crate) fn tick(engine: &Engine) -> io::Result<()> {
-    let engine = engine.weak();
-    // It is up when this returns: later it might be refused what a thread does at its start.
-    let (up, is_up) = std::sync::mpsc::sync_channel(1);
-    std::thread::Builder::new().name("picket-tick".to_owned()).stack_size(64 << 10).spawn(move || {
-        let _ = up.send(());
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(TICK);
-        }
-    })?;
-    is_up.recv().map_err(io::Error::other)
 }

@@ -15,6 +15,7 @@ use crate::desk::Setting;
 use crate::error::codes;
 use crate::fault::chain;
 use crate::local::Local;
+use crate::ticker::Ticker;
 use crate::versions::Edition;
 use crate::worker::{Walled, WorkerOptions, Workers};
 use crate::{Phase, Plugin, PluginError, PluginInfo, PluginSpec};
@@ -64,8 +65,8 @@ impl Host {
     /// [`HostError`]: this machine cannot run plugins at all.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, HostError> {
         let engine = crate::engine::runtime().map_err(|e| HostError::Engine(chain(&e)))?;
-        crate::engine::tick(&engine).map_err(HostError::Ticker)?;
-        Ok(Arc::new(Self::assemble(options, Arc::new(Local(engine)))))
+        let ticker = Ticker::start(&engine).map_err(HostError::Ticker)?;
+        Ok(Arc::new(Self::assemble(options, Arc::new(Local { engine, ticker }))))
     }
 
     /// Plugins run in workers; this process enters none of them.

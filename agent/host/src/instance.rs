@@ -26,6 +26,7 @@ use crate::fault::cause;
 use crate::former;
 use crate::guest::{Guest, MemoryLimit, Meter};
 use crate::source;
+use crate::ticker::Ticker;
 
 /// Resources that a guest may hold of the host's: the contract has none yet.
 const MAX_HANDLES: usize = 64;
@@ -34,6 +35,7 @@ const MAX_HANDLES: usize = 64;
 pub(crate) struct Linked {
     pre: InstancePre<Guest>,
     exported: Indices,
+    ticker: Arc<Ticker>,
     // Last, for it is what the others lie in.
     mapping: Arc<Mapping>,
 }
@@ -54,6 +56,7 @@ impl Linked {
     /// Only what is granted exists for the plugin.
     pub(crate) fn new(
         engine: &Engine,
+        ticker: Arc<Ticker>,
         code: Code,
         capabilities: &[Capability],
         world: World,
@@ -100,7 +103,7 @@ impl Linked {
             }
             World::Action => Indices::Action(action::GuestIndices::new(&pre)?),
         };
-        Ok(Self { pre, exported, mapping: code.mapping })
+        Ok(Self { pre, exported, ticker, mapping: code.mapping })
     }
 }
 
@@ -109,6 +112,7 @@ pub(crate) struct Instance {
     meter: Arc<Meter>,
     bounds: Bounds,
     exported: Exported,
+    ticker: Arc<Ticker>,
     /// The host calls of the call that runs.
     asked: mpsc::Receiver<Asking>,
     // Last, for the store's code lies in it.
@@ -132,8 +136,13 @@ impl Instance {
         let clock = meter.clone();
         store.epoch_deadline_callback(move |_| {
             clock.check()?;
-            // Other tasks of this thread have their turn at each tick.
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            // Other tasks of this thread have their turn at each tick: in the first one what waits for the socket, in the second
+            // one the guest that a frame was for.
+            let turns = async {
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            };
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns)))
         });
         let made = async {
             let instance = linked.pre.instantiate_async(&mut store).await?;
@@ -143,9 +152,9 @@ impl Instance {
             })
         };
         // A new store's deadline is in the past: the callback is asked at once, and sets it.
-        let exported = bounded(&meter, bounds, attended(made, &mut asked, answers)).await?;
-        let mapping = linked.mapping.clone();
-        Ok(Self { store, meter, bounds: bounds.clone(), exported, asked, _mapping: mapping })
+        let exported = bounded(&meter, bounds, &linked.ticker, attended(made, &mut asked, answers)).await?;
+        let (ticker, mapping) = (linked.ticker.clone(), linked.mapping.clone());
+        Ok(Self { store, meter, bounds: bounds.clone(), exported, ticker, asked, _mapping: mapping })
     }
 
     /// The one way into the guest. What it asks meanwhile `answers` is asked.
@@ -169,7 +178,7 @@ impl Instance {
                 (Exported::Source(source), call) => source.enter(store, call).await,
             }
         };
-        bounded(&self.meter, &self.bounds, attended(work, &mut self.asked, answers)).await
+        bounded(&self.meter, &self.bounds, &self.ticker, attended(work, &mut self.asked, answers)).await
     }
 
     /// What the last call cost.
@@ -236,11 +245,13 @@ async fn attended<T>(
 async fn bounded<T>(
     meter: &Meter,
     bounds: &Bounds,
+    ticker: &Ticker,
     work: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<T, Stopped> {
     meter.arm(bounds.guest_time);
     let mut work = pin!(work);
     let measured = poll_fn(|context| {
+        let _inside = ticker.inside();
         meter.begin();
         let polled = work.as_mut().poll(context);
         meter.end();

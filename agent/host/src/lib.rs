@@ -34,6 +34,7 @@ mod readings;
 mod settings;
 mod sink;
 mod source;
+mod ticker;
 #[doc(hidden)]
 pub mod trial;
 mod versions;

@@ -17,7 +17,7 @@ pub fn walled<T>(
     let plan = Plan { room: Room::Worker, user, memory: 256 << 20, address_space: 8 << 30 };
     let mut wall = wall::raise_but(&plan, without);
     let engine = crate::engine::runtime().map_err(|e| crate::fault::chain(&e))?;
-    crate::engine::tick(&engine).map_err(|e| e.to_string())?;
+    let _ticker = crate::ticker::Ticker::start(&engine).map_err(|e| e.to_string())?;
     wall::seal_but(&plan, &mut wall, without);
     Ok(within(&wall))
 }

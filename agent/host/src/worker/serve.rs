@@ -29,6 +29,7 @@ use crate::code::{Code, Mapping};
 use crate::fault::chain;
 use crate::instance::{Instance, Linked};
 use crate::memory::{Program, SETTLED_AFTER};
+use crate::ticker::Ticker;
 use crate::wall::{self, Plan, Room};
 
 const USAGE: &str = "usage: picket-worker [--probe] --memory=BYTES --address-space=BYTES [--uid=N --gid=N]: \
@@ -105,7 +106,7 @@ fn run(plan: &Plan, probe: bool) -> io::Result<()> {
     let mut wall = wall::raise(plan);
     let engine = crate::engine::runtime().map_err(|e| io::Error::other(chain(&e)))?;
     // The last thread that there will be.
-    crate::engine::tick(&engine)?;
+    let ticker = Ticker::start(&engine)?;
     if probe {
         wall::seal(plan, &mut wall);
         let text = serde_json::to_string(&wall)?;
@@ -120,12 +121,12 @@ fn run(plan: &Plan, probe: bool) -> io::Result<()> {
         UnixStream::from_std(socket)?
     };
     wall::seal(plan, &mut wall);
-    runtime.block_on(serve(engine, program, stream, Ready { version: VERSION.to_owned(), wall }));
+    runtime.block_on(serve(engine, ticker, program, stream, Ready { version: VERSION.to_owned(), wall }));
     Ok(())
 }
 
 /// Until the agent has gone.
-async fn serve(engine: Engine, program: Program, stream: UnixStream, ready: Ready) {
+async fn serve(engine: Engine, ticker: Arc<Ticker>, program: Program, stream: UnixStream, ready: Ready) {
     let (read, write) = stream.into_split();
     let out = Arc::new(Out::new(write));
     if !say(&out, 0, &Report::Ready(ready)) {
@@ -134,6 +135,7 @@ async fn serve(engine: Engine, program: Program, stream: UnixStream, ready: Read
     let mut inbox = Inbox::new(read);
     let mut floor = Floor {
         engine,
+        ticker,
         program,
         out: out.clone(),
         seats: HashMap::new(),
@@ -158,6 +160,7 @@ fn say(out: &Out, number: u64, report: &Report) -> bool {
 /// What is in the room.
 struct Floor {
     engine: Engine,
+    ticker: Arc<Ticker>,
     program: Program,
     out: Arc<Out>,
     seats: HashMap<u64, Arc<Seated>>,
@@ -221,7 +224,7 @@ impl Floor {
         let capabilities = load.capabilities().ok_or_else(|| {
             NotLoaded::Unlinkable("the agent names an interface that is not known here".to_owned())
         })?;
-        let linked = Linked::new(&self.engine, code, &capabilities, load.world)
+        let linked = Linked::new(&self.engine, self.ticker.clone(), code, &capabilities, load.world)
             .map_err(|e| NotLoaded::Unlinkable(chain(&e)))?;
         self.seats.insert(seat, Arc::new(Seated { linked, bounds: load.bounds.clone() }));
         Ok(())

@@ -228,13 +228,14 @@ pub(crate) fn instantiated(bytes: &[u8]) {
     use crate::code::Code;
     use crate::component::{Role, inspect};
     use crate::instance::{Instance, Linked};
+    use crate::ticker::Ticker;
 
-    static ENGINES: OnceLock<(Engine, Engine)> = OnceLock::new();
-    let (compiler, runtime) = ENGINES.get_or_init(|| {
+    static ENGINES: OnceLock<(Engine, Engine, Arc<Ticker>)> = OnceLock::new();
+    let (compiler, runtime, ticker) = ENGINES.get_or_init(|| {
         let compiler = Engine::new(&crate::engine::config()).unwrap_or_else(|e| panic!("no compiler: {e}"));
         let runtime = crate::engine::runtime().unwrap_or_else(|e| panic!("no engine: {e}"));
-        crate::engine::tick(&runtime).unwrap_or_else(|e| panic!("no ticks: {e}"));
-        (compiler, runtime)
+        let ticker = Ticker::start(&runtime).unwrap_or_else(|e| panic!("no ticks: {e}"));
+        (compiler, runtime, ticker)
     });
     let Ok(component) = inspect(bytes) else { return };
     let Ok(compiled) = compiler.precompile_component(bytes) else { return };
@@ -248,7 +249,7 @@ pub(crate) fn instantiated(bytes: &[u8]) {
         Role::Source => World::Source { edition: component.edition, controllable: component.controllable },
         Role::Action => World::Action,
     };
-    let Ok(linked) = Linked::new(runtime, code, &capabilities, world) else { return };
+    let Ok(linked) = Linked::new(runtime, ticker.clone(), code, &capabilities, world) else { return };
     let bounds = Bounds {
         memory: 8 << 20,
         guest_time: Duration::from_millis(100),
