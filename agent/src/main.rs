@@ -104,6 +104,7 @@ enum Output {
 }
 
 fn main() -> ExitCode {
+    picket_agent_host::one_heap();
     let kept = picket_agent_host::keep_from_children();
     let cli = Cli::parse();
     if let Err(error) = kept {

@@ -55,7 +55,7 @@ pub use host::{Host, HostError, HostOptions};
 pub use limits::{AskedLimits, Limits};
 pub use lines::LogRecord;
 pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
-pub use memory::{Program, SETTLED_AFTER};
+pub use memory::{Program, SETTLED_AFTER, one_heap};
 pub use plugin::{CollectStats, Isolation, Plugin, PluginInfo, PluginSpec, PluginState};
 pub use settings::schema_problems;
 pub use sink::SampleSink;

@@ -10,6 +10,18 @@ use std::time::Duration;
 /// So long after its last start of anything a process lets go.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(20);
 
+/// One heap for all of the process's threads, before there is a second one: each of glibc's arenas keeps pages of its own
+/// free, which is a tenth of an idle agent's memory, and no thread here allocates so much that it would wait for another. See
+/// mallopt(3).
+#[allow(unsafe_code)]
+pub fn one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number under the heap's own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Where this program's file is mapped and nothing of it was changed. It stays there as long as the process does.
 #[derive(Debug, Clone, Default)]
 pub struct Program(Vec<(usize, usize)>);

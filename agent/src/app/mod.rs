@@ -382,7 +382,6 @@ fn spec(config: &Config, id: &PluginId, plugin: &config::Plugin) -> SourceSpec {
     }
 }
 
-/// The enabled action plugins.
 /// Lets go of the memory that only the start needed, and each hour of what something rare needed since.
 async fn settle() {
     for wait in [SETTLED_AFTER, 2 * SETTLED_AFTER].into_iter().chain(std::iter::repeat(HOUR)) {
@@ -392,6 +391,7 @@ async fn settle() {
     }
 }
 
+/// The enabled action plugins.
 fn plan_actions(config: &Config) -> Vec<ActionPlanned> {
     let all = config.plugins.iter().filter(|(_, plugin)| plugin.enabled);
     all.filter_map(|(id, plugin)| {

@@ -110,8 +110,6 @@ fn command(program: &Path, socket: OwnedFd) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
-        // One arena: the second thread only counts time.
-        .env("MALLOC_ARENA_MAX", "1")
         .current_dir("/")
         .stdin(Stdio::from(socket))
         .stdout(Stdio::null())

@@ -28,7 +28,7 @@ use crate::call::{Bounds, Call, Stopped};
 use crate::code::{Code, Mapping};
 use crate::fault::chain;
 use crate::instance::{Instance, Linked};
-use crate::memory::{Program, SETTLED_AFTER};
+use crate::memory::{Program, SETTLED_AFTER, one_heap};
 use crate::ticker::Ticker;
 use crate::wall::{self, Plan, Room};
 
@@ -46,6 +46,7 @@ pub fn main() -> ExitCode {
         std::process::abort();
     }));
     ignore_signals();
+    one_heap();
     let (plan, probe) = match plan(std::env::args().skip(1)) {
         Ok(Some(plan)) => plan,
         Ok(None) => {
