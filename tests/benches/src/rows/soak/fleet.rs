@@ -235,21 +235,28 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// `begun` keeps what each agent had appended to its spool when it was first seen up. Agents count their spools only now and
-    /// then, so that what is told before the next record may be of the time before the fault.
+    /// Of all agents, so that their times run side by side; the first trouble counts.
     async fn is_well(&self, begun: &mut [Option<f64>]) -> Result<()> {
         self.aggregator.api.text("/readyz").await?;
+        let mut outcome = Ok(());
         for (agent, begun) in self.agents.iter().zip(begun) {
-            let node = self.aggregator.api.json(&format!("/api/v1/nodes/{}", agent.name())).await?;
-            ensure!(node["state"] == "up", "{} is {}", agent.name(), node["state"]);
-            agent.api.text("/readyz").await?;
-            let page = agent.api.metrics().await?;
-            let appended = page.value("picket_spool_records_appended_total", &[])?;
-            let before = *begun.get_or_insert(appended);
-            ensure!(appended > before, "{} has not told of its spool since it is up", agent.name());
-            let pending = page.value(PENDING, &[])?;
-            ensure!(pending == 0.0, "{} has {pending} records in its spool", agent.name());
+            outcome = outcome.and(self.agent_is_well(agent, begun).await);
         }
+        outcome
+    }
+
+    /// `begun` keeps what the agent had appended to its spool when it was first seen up. It counts its spool only now and then,
+    /// so that what it tells before the next record may be of the time before the fault.
+    async fn agent_is_well(&self, agent: &Agent, begun: &mut Option<f64>) -> Result<()> {
+        let node = self.aggregator.api.json(&format!("/api/v1/nodes/{}", agent.name())).await?;
+        ensure!(node["state"] == "up", "{} is {}", agent.name(), node["state"]);
+        agent.api.text("/readyz").await?;
+        let page = agent.api.metrics().await?;
+        let appended = page.value("picket_spool_records_appended_total", &[])?;
+        let before = *begun.get_or_insert(appended);
+        ensure!(appended > before, "{} has not told of its spool since it is up", agent.name());
+        let pending = page.value(PENDING, &[])?;
+        ensure!(pending == 0.0, "{} has {pending} records in its spool", agent.name());
         Ok(())
     }
 

@@ -82,13 +82,15 @@ pub async fn measure(binaries: &Path, plugins: &Path, args: &Soak) -> Result<(Ve
             played = play(&mut fleet, &watched, plan, begun, &pace, &folder, &done) => played,
         }
     };
-    tokio::select! {
-        ended = Box::pin(whole) => ended?,
+    let ended = tokio::select! {
+        ended = Box::pin(whole) => ended,
         asked = asked_to_end() => {
-            asked?;
             eprintln!("soak: asked to end; what there is so far:");
+            asked
         }
-    }
+    };
+    keep_logs(test.folder(), &folder.join("logs"))?;
+    ended?;
     conclude(&folder, &pace, &samples.take(), &done.take(), &traffic)
 }
 
@@ -163,6 +165,19 @@ fn conclude(
     eprintln!("soak: samples, report and plot are in {}", folder.display());
     let well = done.iter().all(|one| one.error.is_none()) && report::lost(samples) == 0.0;
     Ok((figures, well))
+}
+
+/// The daemons' logs, which say why a recovery failed, outlive their folder.
+fn keep_logs(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in std::fs::read_dir(from)?.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().ends_with(".log") {
+            let (file, copy) = (entry.path(), to.join(name));
+            std::fs::copy(&file, copy).with_context(|| format!("cannot copy {}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
