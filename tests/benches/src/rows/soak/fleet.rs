@@ -216,7 +216,7 @@ impl<'a> Fleet<'a> {
         Ok(crate::node::collects(&page, "mock"))
     }
 
-    /// Until all run, every node is up and every spool is empty.
+    /// Until all run, every node is up and what its spool held then is acknowledged.
     pub async fn well(&mut self) -> Result<()> {
         let deadline = Instant::now() + RECOVERY;
         let mut begun = vec![None; self.agents.len()];
@@ -256,7 +256,8 @@ impl<'a> Fleet<'a> {
         let before = *begun.get_or_insert(appended);
         ensure!(appended > before, "{} has not told of its spool since it is up", agent.name());
         let pending = page.value(PENDING, &[])?;
-        ensure!(pending == 0.0, "{} has {pending} records in its spool", agent.name());
+        // What was appended since may be on its way.
+        ensure!(pending <= appended - before, "{} has {pending} records in its spool", agent.name());
         Ok(())
     }
 
