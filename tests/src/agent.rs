@@ -20,6 +20,8 @@ pub struct AgentBuilder<'a> {
     aggregator: Option<String>,
     /// Lines of `[uplink]` that name an identity which was not enrolled.
     own_identity: String,
+    /// Lines of `[uplink]`: the waits between attempts to connect.
+    waits: &'static str,
     plugin_dir: PathBuf,
     /// Lines of `[trust]`.
     trust: String,
@@ -40,6 +42,7 @@ impl<'a> AgentBuilder<'a> {
             http: free_port()?,
             aggregator: None,
             own_identity: String::new(),
+            waits: "backoff_min = \"50ms\"\nbackoff_max = \"500ms\"",
             plugin_dir: plugins(),
             trust: "allow_unsigned = true".to_owned(),
             sections: Vec::new(),
@@ -56,6 +59,12 @@ impl<'a> AgentBuilder<'a> {
     /// The certificate, key and authorities of a CA of one's own, as config lines.
     pub fn own_identity(mut self, lines: &str) -> Self {
         self.own_identity = lines.to_owned();
+        self
+    }
+
+    /// Waits between attempts to connect as long as what is shipped does, not as short as a test wants it.
+    pub fn shipped_waits(mut self) -> Self {
+        self.waits = "";
         self
     }
 
@@ -127,8 +136,8 @@ impl<'a> AgentBuilder<'a> {
         );
         if let Some(aggregator) = &self.aggregator {
             text.push_str(&format!(
-                "[uplink]\naggregator = \"{aggregator}\"\nbackoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n{}\n",
-                self.own_identity
+                "[uplink]\naggregator = \"{aggregator}\"\n{}\n{}\n",
+                self.waits, self.own_identity
             ));
         }
         text.push_str(&self.sections.join("\n"));

@@ -26,7 +26,7 @@ mod vllm;
 use std::future::Future;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -190,10 +190,19 @@ pub fn target() -> PathBuf {
     profile.and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
 }
 
+/// Where binaries are, for a program that is no test and brings its own.
+static BINARIES: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on [`binary`] looks into this folder. The first call counts.
+pub fn use_binaries_of(folder: &Path) {
+    let _ = BINARIES.set(folder.to_owned());
+}
+
 /// One of our binaries.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("no path of this binary")?;
-    let file = this.ancestors().nth(2).unwrap_or(Path::new("")).join(name);
+    let folder = BINARIES.get().map(PathBuf::as_path).or_else(|| this.ancestors().nth(2));
+    let file = folder.unwrap_or(Path::new("")).join(name);
     if file.is_file() {
         return Ok(file);
     }

@@ -16,6 +16,7 @@ mod parts;
 mod plugins;
 mod process;
 mod setup;
+mod soak;
 mod system;
 mod test;
 mod tidy;
@@ -51,6 +52,8 @@ enum Command {
     Dist(dist::Args),
     /// Send what no one should to everything that reads, for a stated time.
     Fuzz(fuzz::Args),
+    /// Let a fleet live for hours under changing load and faults, and watch what grows.
+    Soak(soak::Args),
     /// Check the rules of the house: dependencies, lints, contracts, words, changelog.
     Tidy,
     /// Compare, freeze and renumber the packages of the plugin contract.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Deploy(args) => deploy::run(&root, &args),
         Command::Dist(args) => dist::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),
+        Command::Soak(args) => soak::run(&root, &args),
         Command::Wit(args) => wit::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Parts(args) => parts::run(&root, &args),

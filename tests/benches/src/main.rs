@@ -12,20 +12,22 @@ mod report;
 mod rows;
 mod setup;
 mod shape;
+mod trend;
+mod usage;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
 use crate::setup::Places;
 
-const ROWS: [&str; 10] =
-    ["agent", "server", "ingest", "wire", "exposition", "streams", "tax", "flat", "sources", "parse"];
+const ROWS: [&str; 11] =
+    ["agent", "server", "ingest", "wire", "exposition", "streams", "tax", "flat", "sources", "parse", "soak"];
 
 #[derive(Parser)]
 struct Args {
-    /// Rows to measure; all of them but `flat`, `sources` and `parse` when none is named.
+    /// Rows to measure; all of them but `flat`, `sources`, `parse` and `soak` when none is named.
     rows: Vec<String>,
     /// Where the figures go as JSON.
     #[arg(long)]
@@ -59,6 +61,8 @@ struct Args {
     plugins: PathBuf,
     #[arg(long, default_value = "target/parts")]
     parts: PathBuf,
+    #[command(flatten)]
+    soak: rows::soak::Soak,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -113,10 +117,30 @@ async fn main() -> Result<()> {
     if named("flat") {
         figures.extend(rows::flat::measure(&places, args.minutes, &args.interval).await?);
     }
+    let mut well = true;
+    if named("soak") {
+        let (more, recovered) = rows::soak::measure(&places.binaries, &places.plugins, &args.soak).await?;
+        figures.extend(more);
+        well = recovered;
+    }
     print!("{}", report::table(&figures));
     if let Some(path) = args.json {
         std::fs::write(&path, serde_json::to_vec_pretty(&figures)?)
             .with_context(|| format!("write {}", path.display()))?;
     }
+    ensure!(
+        well,
+        "the soak failed: its table of faults says which recovery, its figures whether records were lost"
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds() {
+        super::Args::command().debug_assert();
+    }
 }

@@ -10,6 +10,7 @@ use e2e::{Api, grants_of, quoted};
 
 use crate::process::{Server, free_port};
 use crate::setup::Places;
+use crate::usage::{Usage, children};
 
 /// The process that plugins run in.
 pub const WORKER: &str = "picket-worker";
@@ -75,9 +76,10 @@ impl Node {
 
     /// What its children of this name take together: the worker that its plugins run in, the helper that asks the driver.
     pub fn helper(&self, name: &str) -> Result<Usage> {
-        let children = children(self.server.pid(), name);
+        let mut children = children(self.server.pid());
+        children.retain(|child| child.name == name);
         ensure!(!children.is_empty(), "no {name} runs");
-        let all = children.into_iter().map(Usage::of).collect::<Result<Vec<_>>>()?;
+        let all = children.into_iter().map(|child| Usage::of(child.pid)).collect::<Result<Vec<_>>>()?;
         Ok(all.into_iter().fold(Usage::default(), Usage::with))
     }
 
@@ -167,72 +169,4 @@ pub fn logs(interval: &str, files: &[&Path]) -> String {
          [[plugins.logs.grants]]\ncapability = \"logs\"\nfiles = [{}]\n",
         files.join(", ")
     )
-}
-
-/// What a process takes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
-    /// Resident bytes.
-    pub rss: f64,
-    /// Those of them that no file is behind.
-    pub own: f64,
-    /// Resident bytes, of a page that several processes share its part alone.
-    pub pss: f64,
-    /// The most resident bytes so far.
-    pub peak: f64,
-    /// CPU seconds.
-    pub cpu: f64,
-    /// CPU seconds of the children that ended.
-    pub ended_children: f64,
-}
-
-impl Usage {
-    fn of(pid: u32) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let rest = stat.rsplit_once(')').context("stat without a name")?.1;
-        let ticks = |field: usize| -> Result<f64> {
-            Ok(rest.split_whitespace().nth(field - 3).context("stat is short")?.parse::<f64>()? / 100.0)
-        };
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let bytes = |key: &str| -> Result<f64> {
-            let mut lines = rollup.lines().chain(status.lines());
-            let line = lines.find_map(|l| l.strip_prefix(key)).context("a field is missing")?;
-            Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
-        };
-        Ok(Self {
-            rss: bytes("Rss:")?,
-            own: bytes("Anonymous:")?,
-            pss: bytes("Pss:")?,
-            peak: bytes("VmHWM:")?,
-            cpu: ticks(14)? + ticks(15)?,
-            ended_children: ticks(16)? + ticks(17)?,
-        })
-    }
-
-    fn with(self, other: Self) -> Self {
-        Self {
-            rss: self.rss + other.rss,
-            own: self.own + other.own,
-            pss: self.pss + other.pss,
-            peak: self.peak + other.peak,
-            cpu: self.cpu + other.cpu,
-            ended_children: self.ended_children + other.ended_children,
-        }
-    }
-}
-
-/// The children of a process that have this name.
-fn children(pid: u32, name: &str) -> Vec<u32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let Some((head, rest)) = stat.rsplit_once(')') else { continue };
-        let parent = rest.split_whitespace().nth(1).and_then(|p| p.parse::<u32>().ok());
-        if parent == Some(pid) && head.ends_with(&format!("({name}")) {
-            found.push(child);
-        }
-    }
-    found
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::report::Figure;
 use crate::rows::agent::{agent, join};
 use crate::setup::{Aggregator, Places};
+use crate::trend::slope;
 
 const ROW: &str = "flat";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,17 +41,4 @@ pub async fn measure(places: &Places, minutes: u32, interval: &str) -> Result<Ve
         Figure::new(ROW, over("RSS, fitted line"), "KB an hour", false, &[slope(|r| r.0)], None, None),
         Figure::new(ROW, over("anonymous, fitted line"), "KB an hour", false, &[slope(|r| r.1)], None, None),
     ])
-}
-
-/// The slope of the line of least squares through values that are one step apart.
-pub fn slope(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let n = values.clone().count() as f64;
-    let (middle, mean) = ((n - 1.0) / 2.0, values.clone().sum::<f64>() / n);
-    let (mut over, mut under) = (0.0, 0.0);
-    for (at, value) in values.enumerate() {
-        let x = at as f64 - middle;
-        over += x * (value - mean);
-        under += x * x;
-    }
-    over / under
 }

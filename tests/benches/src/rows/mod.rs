@@ -6,6 +6,7 @@ pub mod flat;
 pub mod ingest;
 pub mod parse;
 pub mod server;
+pub mod soak;
 pub mod sources;
 pub mod streams;
 pub mod tax;

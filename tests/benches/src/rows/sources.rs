@@ -15,11 +15,12 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Daemon, Docker, Engine, LiteLlm, Slurm, Test, free_port, grants_of, quoted};
 use serde_json::json;
 
-use crate::node::{NVML, Node, Usage, WORKER, gpu, logs, vllm};
+use crate::node::{NVML, Node, WORKER, gpu, logs, vllm};
 use crate::report::Figure;
 use crate::rows::agent::join;
-use crate::rows::flat::slope;
 use crate::setup::{Aggregator, Places, get};
+use crate::trend::slope;
+use crate::usage::Usage;
 
 const ROW: &str = "sources";
 const MINUTE: Duration = Duration::from_secs(60);
