@@ -66,15 +66,10 @@ pub fn write(name: &str, language: Language, into: &Path) -> Result<PathBuf, Aut
 
 /// What to type next.
 pub fn next_steps(folder: &Path, language: Language) -> String {
-    let install = match language {
-        Language::Rust => "rustup target add wasm32-unknown-unknown",
-        Language::Python => "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1",
-        Language::Javascript => "npm install",
-        Language::C => "apt install clang lld wasi-libc libclang-rt-dev-wasm32",
-    };
     format!(
-        "\nOnce:\n  cd {}\n  {install}\nThen:\n  picket plugin test\n  picket plugin run --grant-needs",
-        folder.display()
+        "\nOnce:\n  cd {}\n  {}\nThen:\n  picket plugin test\n  picket plugin run --grant-needs",
+        folder.display(),
+        language.install()
     )
 }
 
