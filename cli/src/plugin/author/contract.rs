@@ -247,6 +247,20 @@ mod tests {
     }
 
     #[test]
+    fn every_secret_has_a_value() {
+        let text = "manifest = 1\nid = 'x'\nversion = '1'\nworld = 'w'\nlicense = 'l'\ndescription = 'd'\n\
+                    [[needs]]\ncapability = 'http'\nwhy = 'y'\nurls = [{ host = 'a', secret = { name = 'one' } }]\n\
+                    [[needs]]\ncapability = 'unix-http'\nwhy = 'y'\n\
+                    sockets = [{ path = '/a' }, { path = '/b', secret = { name = 'two' } }]\n\
+                    [[needs]]\ncapability = 'containers'\nwhy = 'y'\nsockets = ['/c']\n";
+        let manifest = picket_artifact::Manifest::parse(text.as_bytes()).unwrap();
+        let digest = picket_artifact::Digest::of(b"");
+        let component = Component { bytes: Vec::new(), digest, text: None, manifest: Some(manifest) };
+        assert_eq!(placeholders(&component, &[]), ["one=/dev/null", "two=/dev/null"]);
+        assert_eq!(placeholders(&component, &["one=/key".to_owned()]), ["two=/dev/null"]);
+    }
+
+    #[test]
     fn expectations_are_names() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("contract.toml");
