@@ -108,7 +108,6 @@ function push(families, complete) {
       }
     }
     for (const [key, { value }] of family.points) points.push({ series: family.series.get(key), value });
-    family.points = new Map();
   }
   for (let at = 0; at < points.length; at += CHUNK) sink.push(points.slice(at, at + CHUNK));
   if (gone.length > 0) sink.retire(gone);
@@ -168,6 +167,7 @@ export function plugin(yours) {
     },
     collect() {
       let failed;
+      for (const family of families) family.points = new Map();
       try {
         yours.collect();
       } catch (error) {

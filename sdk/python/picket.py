@@ -92,9 +92,8 @@ class Family:
             numbers = _sink.register([_sink.SeriesDefinition(self._number, part, l) for l in labels])
             self._series.update(zip(new, numbers))
 
-    def _take(self):
-        points, self._points = self._points, {}
-        return [_sink.Point(self._series[key], value) for key, value in points.items()]
+    def _read(self):
+        return [_sink.Point(self._series[key], value) for key, value in self._points.items()]
 
     def _gone(self, complete):
         if not complete:
@@ -152,6 +151,8 @@ class _Runner:
 
     def collect(self):
         error = None
+        for family in self.families:
+            family._points = {}
         try:
             self.plugin.collect()
         except Exception as raised:
@@ -169,7 +170,7 @@ class _Runner:
         for family in self.families:
             family._register()
             gone.extend(family._series.pop(key) for key in family._gone(complete))
-            points.extend(family._take())
+            points.extend(family._read())
         for start in range(0, len(points), _CHUNK):
             _sink.push(points[start:start + _CHUNK])
         if gone:

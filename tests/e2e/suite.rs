@@ -6,6 +6,7 @@
 //! - `must: counted REASON` it goes on, and that reason of failure is counted;
 //! - `must: says TEXT` the reason that is given for its state holds the text;
 //! - `must: goes-on` it collects and does not fail;
+//! - `must: exported WORD` the exposition has a series of that name, whatever became of the call that pushed it;
 //! - `must: not-exported WORD` no line of the exposition begins with the word, or holds it as a label's value;
 //! - `must: neighbour-kept` the good plugin's family is as it was.
 //!
@@ -193,8 +194,12 @@ async fn play(test: &Test, case: &Case, pulse: &Pulse) -> Result<()> {
     ensure!(done + 5.0 >= wanted * 0.6, "the good plugin collected {done} times, due were {wanted:.0}");
     let metrics = agent.api.metrics().await.context("what it exports")?;
     ensure!(metrics.types.get("test_ticks").map(String::as_str) == Some("gauge"), "the good plugin's type");
-    let series = metrics.series("hostile_value").len();
-    ensure!(series <= 20_000, "{series} series are exported");
+    let series = metrics.series("hostile_value");
+    ensure!(series.len() <= 20_000, "{} series are exported", series.len());
+    for (labels, value) in series {
+        ensure!(!value.is_nan(), "a NaN is exported");
+        ensure!(labels.values().all(|value| value.len() < 10_000), "a long label is exported");
+    }
     let log = agent.daemon.log();
     ensure!(log.len() < 1 << 20, "the log has {} bytes", log.len());
     ensure!(!log.contains("panicked"), "it panicked: {log}");
@@ -263,6 +268,10 @@ async fn meets_one(agent: &Agent, must: &str) -> Result<()> {
             let collects = &plugin["collects"];
             ensure!(collects["ok"].as_u64() >= Some(3), "not three times yet: {plugin}");
             ensure!(collects["failed"] == 0, "it failed: {plugin}");
+            Ok(())
+        }
+        "exported" => {
+            ensure!(!agent.api.metrics().await?.series(rest).is_empty(), "not exported: {plugin}");
             Ok(())
         }
         "not-exported" => {

@@ -1,6 +1,7 @@
 //! One build for the tests and the demo: the dev profile, so that a clone compiles its dependencies once.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -72,39 +73,93 @@ pub fn nvml_helper(root: &Path) -> Result<()> {
     command::run(&mut command::cargo(root, &["build", "--package", "fake-nvml"]))
 }
 
-/// Builds what is shipped, each program in its own profile, and gives the folder in which they lie together.
-pub fn shipped(root: &Path) -> Result<PathBuf> {
-    let builds: [&[&str]; 5] = [
-        &["--profile", "small", "-p", "picket-agent", "--bin", "picket-agent"],
-        &["--profile", "small", "-p", "picket-agent-host", "--bin", "picket-worker"],
-        &["--profile", "small", "-p", "picket-agent-nvml", "--features", "driver", "--bin", "picket-nvml"],
-        &[
-            "--release",
-            "-p",
-            "picket-aggregator",
-            "-p",
-            "picket",
-            "--bin",
-            "picket-aggregator",
-            "--bin",
-            "picket",
-        ],
-        &["--release", "-p", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"],
-    ];
-    for args in builds {
-        command::run(&mut command::cargo(root, &[&["build"], args].concat()))?;
-    }
-    let target = target(root)?;
-    let folder = target.join("shipped");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for args in builds {
-        let profile = if args.contains(&"small") { "small" } else { "release" };
-        for program in args.windows(2).filter_map(|pair| pair.strip_prefix(&["--bin"])).flatten() {
-            let (from, to) = (target.join(profile).join(program), folder.join(program));
-            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+/// One call of `cargo build`, each apart, so that features of the one don't reach the other.
+struct Part {
+    programs: &'static [&'static str],
+    profile: &'static str,
+    args: &'static [&'static str],
+}
+
+const SHIPPED: &[Part] = &[
+    Part { programs: &["picket-agent"], profile: "small", args: &["-p", "picket-agent"] },
+    Part {
+        programs: &["picket-worker"],
+        profile: "small",
+        args: &["-p", "picket-agent-host", "--bin", "picket-worker"],
+    },
+    Part {
+        programs: &["picket-nvml"],
+        profile: "small",
+        args: &["-p", "picket-agent-nvml", "--features", "driver", "--bin", "picket-nvml"],
+    },
+    Part {
+        programs: &["picket-compile"],
+        profile: "release",
+        args: &["-p", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"],
+    },
+    Part {
+        programs: &["picket-aggregator", "picket"],
+        profile: "release",
+        args: &["-p", "picket-aggregator", "-p", "picket"],
+    },
+];
+
+/// Builds what is shipped, each program in its own profile, into one folder. `triple`: for another machine than this one.
+pub fn shipped(root: &Path, triple: Option<&str>, folder: &Path) -> Result<()> {
+    let built = target(root)?.join(triple.unwrap_or_default());
+    for part in SHIPPED {
+        let mut build = command::cargo(root, &["build", "--locked", "--profile", part.profile]);
+        build.args(part.args);
+        if let Some(triple) = triple {
+            build.args(["--target", triple]);
         }
+        command::run(&mut build)?;
+        collect(part.programs.iter().copied(), &built.join(part.profile), folder)?;
     }
-    Ok(folder)
+    Ok(())
+}
+
+/// The same programs as the tests have them.
+pub fn shipped_to_try(root: &Path, folder: &Path) -> Result<()> {
+    all(root)?;
+    collect(shipped_programs(), &bin_folder(root)?, folder)
+}
+
+/// The names of all programs that are shipped.
+pub fn shipped_programs() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().flat_map(|part| part.programs).copied()
+}
+
+fn collect(programs: impl Iterator<Item = &'static str>, from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for program in programs {
+        let file = from.join(program);
+        std::fs::copy(&file, to.join(program)).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// What all that is made is dated, in seconds since 1970: `SOURCE_DATE_EPOCH`, else the time of the last commit.
+pub fn epoch(root: &Path) -> Result<u64> {
+    if let Some(given) = std::env::var_os("SOURCE_DATE_EPOCH") {
+        let given = given.to_string_lossy();
+        return given
+            .parse()
+            .with_context(|| format!("SOURCE_DATE_EPOCH is {given:?}, not seconds since 1970"));
+    }
+    let mut git = Command::new("git");
+    let commit = command::output(git.args(["log", "-1", "--format=%ct"]).current_dir(root))
+        .context("there is no commit to take the time from: set SOURCE_DATE_EPOCH")?;
+    commit.trim().parse().with_context(|| format!("git says {commit:?}, which is no time"))
+}
+
+/// The files of a folder that end so, in order.
+pub fn listed(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == extension));
+    files.sort();
+    Ok(files)
 }
 
 /// Cargo's target folder.

@@ -130,11 +130,7 @@ fn skipped(what: &str) -> Result<Outcome> {
 }
 
 fn values(root: &Path) -> Result<Vec<PathBuf>> {
-    let folder = root.join(CHART).join("ci");
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.sort();
-    Ok(files)
+    build::listed(&root.join(CHART).join("ci"), "yaml")
 }
 
 fn template(helm: &Path, root: &Path) -> Command {

@@ -183,9 +183,9 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     };
     let version = match &args.package_version {
         Some(version) => version.to_string(),
-        None => workspace_version(root)?,
+        None => env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let epoch = epoch(root)?;
+    let epoch = build::epoch(root)?;
     let release = Release {
         root,
         built: &built,
@@ -247,26 +247,6 @@ fn rpm(release: &Release<'_>, staged: &Staged, into: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Of the last commit, where nobody says otherwise.
-fn epoch(root: &Path) -> Result<u64> {
-    let text = match std::env::var_os("SOURCE_DATE_EPOCH") {
-        Some(said) => said.to_string_lossy().into_owned(),
-        None => {
-            let mut git = Command::new("git");
-            command::output(git.args(["log", "-1", "--format=%ct"]).current_dir(root))
-                .context("this is no checkout: say SOURCE_DATE_EPOCH")?
-        }
-    };
-    text.trim().parse().with_context(|| format!("SOURCE_DATE_EPOCH {text:?} is no number of seconds"))
-}
-
-fn workspace_version(root: &Path) -> Result<String> {
-    let file = root.join("Cargo.toml");
-    let manifest: toml::Table = toml::from_str(&std::fs::read_to_string(&file)?)?;
-    let version = manifest.get("workspace").and_then(|w| w.get("package")?.get("version")?.as_str());
-    Ok(version.with_context(|| format!("{} has no version", file.display()))?.to_owned())
-}
-
 /// A key for packages to try out; made once.
 fn own_key(signer: &Path, dist: &Path) -> Result<PathBuf> {
     let name = dist.join("development");
@@ -280,14 +260,18 @@ fn own_key(signer: &Path, dist: &Path) -> Result<PathBuf> {
 }
 
 fn asks_for_no_newer_library(release: &Release<'_>, description: &Description) -> Result<()> {
-    let most = built::glibc(format!("GLIBC_{}", description.glibc).as_bytes());
+    let most = built::glibc(format!("GLIBC_{}", description.glibc).as_bytes()).with_context(|| {
+        format!(
+            "packaging/packages.toml says glibc = {:?}, which is no version such as 2.34",
+            description.glibc
+        )
+    })?;
     for program in description.programs() {
         let file = release.built.join(program);
         let bytes = std::fs::read(&file).with_context(|| format!("{} was not built", file.display()))?;
-        let asked = built::glibc(&bytes);
-        if asked > most {
+        if let Some((major, minor)) = built::glibc(&bytes).filter(|asked| *asked > most) {
             bail!(
-                "{program} asks for glibc {asked:?}, the packages say {}: build on an older system, or raise `glibc` in \
+                "{program} asks for glibc {major}.{minor}, the packages say {}: build on an older system, or raise `glibc` in \
                  packaging/packages.toml",
                 description.glibc
             );

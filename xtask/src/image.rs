@@ -123,10 +123,14 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     let stage = tempfile::tempdir().context("no temporary folder")?;
     let bin = match &args.bin {
         Some(folder) => folder.clone(),
-        None => build::shipped(root)?,
+        None => {
+            let folder = target.join("shipped");
+            build::shipped(root, None, &folder)?;
+            folder
+        }
     };
     let tag = args.tag.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
-    let about = About { time: time_of(root)?, revision: revision(root), tag };
+    let about = About { time: build::epoch(root)?, revision: revision(root), tag };
     for recipe in wanted {
         let mut layers = vec![base(recipe, &bin)?, programs(recipe, &bin)?];
         if recipe.with_plugins {
@@ -232,18 +236,17 @@ fn sign(built: &Path, key: Option<&Path>, bin: &Path, stage: &Path) -> Result<Pa
     let Some(key) = key else { return Ok(built.to_owned()) };
     let folder = stage.join("plugins");
     std::fs::create_dir_all(&folder)?;
-    for file in components(built)? {
+    for file in build::listed(built, "wasm")? {
         let copy = folder.join(file.file_name().context("a file without a name")?);
         std::fs::copy(&file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
-        let mut picket = Command::new(bin.join("picket"));
-        command::output(picket.args(["plugin", "sign"]).arg(&copy).arg("--key").arg(key))?;
+        plugins::sign(&bin.join("picket"), &copy, key)?;
     }
     Ok(folder)
 }
 
 fn plugin_layer(folder: &Path, key: Option<&Path>) -> Result<Layer> {
     let mut layer = Layer::default();
-    let components = components(folder)?;
+    let components = build::listed(folder, "wasm")?;
     if components.is_empty() {
         bail!("{} has no plugin: cargo xtask build-plugins", folder.display());
     }
@@ -271,29 +274,6 @@ fn plugin_layer(folder: &Path, key: Option<&Path>) -> Result<Layer> {
         layer.add(Entry::file("usr/share/picket/keys/image.pub", &public, 0o644)?);
     }
     Ok(layer)
-}
-
-fn components(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "wasm"))
-        .collect();
-    files.sort();
-    Ok(files)
-}
-
-/// Seconds since 1970 that all of it is dated.
-fn time_of(root: &Path) -> Result<u64> {
-    if let Some(given) = std::env::var_os("SOURCE_DATE_EPOCH") {
-        let given = given.to_string_lossy();
-        return given
-            .parse()
-            .with_context(|| format!("SOURCE_DATE_EPOCH is {given:?}, not seconds since 1970"));
-    }
-    let commit = command::output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root))
-        .context("there is no commit to take the time from: set SOURCE_DATE_EPOCH")?;
-    commit.trim().parse().with_context(|| format!("git says {commit:?}, which is no time"))
 }
 
 /// The commit, where the working tree is just that.

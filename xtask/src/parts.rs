@@ -6,7 +6,7 @@
 //! the mirror that it uses.
 
 mod javascript;
-mod python;
+pub mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

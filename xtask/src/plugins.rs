@@ -4,6 +4,7 @@
 //! No WASI: the target is `wasm32-unknown-unknown`, and the component's imports are what the plugin really uses.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use wasm_encoder::{ComponentSection, CustomSection};
@@ -34,6 +35,18 @@ pub fn build(root: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     let out = root.join("target/plugins");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     plugins.iter().map(|plugin| plugin.make(&built, &out)).collect()
+}
+
+/// Signs a plugin as everybody does: by the command line, which writes `FILE.sig` beside it.
+pub fn sign(picket: &Path, plugin: &Path, key: &Path) -> Result<()> {
+    let mut sign = Command::new(picket);
+    command::output(sign.args(["plugin", "sign"]).arg(plugin).arg("--key").arg(key)).map(drop)
+}
+
+/// The folders of the first-party plugins, in order.
+pub fn folders(root: &Path) -> Result<Vec<PathBuf>> {
+    let plugins = all(&root.join("plugins"))?;
+    Ok(plugins.into_iter().filter_map(|plugin| Some(plugin.manifest.parent()?.to_owned())).collect())
 }
 
 struct Plugin {

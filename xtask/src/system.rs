@@ -123,13 +123,10 @@ fn bring(tree: &Path, from: &Path, name: &str) -> Result<Vec<String>> {
     let inside = tree.join("debs").join(name);
     std::fs::create_dir_all(&inside)?;
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(from)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "deb") {
-            let file = path.file_name().context("no name")?;
-            std::fs::copy(&path, inside.join(file))?;
-            files.push(format!("/debs/{name}/{}", file.to_string_lossy()));
-        }
+    for path in build::listed(from, "deb")? {
+        let file = path.file_name().context("no name")?;
+        std::fs::copy(&path, inside.join(file))?;
+        files.push(format!("/debs/{name}/{}", file.to_string_lossy()));
     }
     ensure!(files.len() == PACKAGES.len(), "{} has {} packages", from.display(), files.len());
     Ok(files)

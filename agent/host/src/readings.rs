@@ -176,10 +176,11 @@ impl Readings {
         self.families.iter().map(|f| f.family.clone()).collect()
     }
 
-    /// So many of the numbers given out are retired that the instance should be replaced: each costs its entry still.
+    /// So many of the numbers given out are retired that the instance should be replaced: each costs its entry still. They may be
+    /// as many as the live ones, or half of the numbers that these leave.
     pub(crate) fn worn(&self) -> bool {
-        let retired = self.series.len() - self.live.min(self.series.len());
-        retired > MAX_RETIRED.max(self.live) || self.series.len() > MAX_IDS / 2
+        let retired = self.series.len() - self.live;
+        retired > MAX_RETIRED.max(self.live.min((MAX_IDS - self.live) / 2))
     }
 
     /// As [`Self::declare`], of an instance that has none yet: the families' numbers are their places in the list, so

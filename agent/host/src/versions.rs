@@ -4,38 +4,17 @@
 //! Versions of one line (0.1.0 and 0.1.4, 1.0.0 and 1.6.2) only differ by additions, so that each of them links. The
 //! unit test here holds the table against `wit/` and `wit/frozen/`.
 
-use std::fmt;
-
+use semver::Version;
 use serde::{Deserialize, Serialize};
 
-/// Three numbers; a version that is written otherwise is none of the contract's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(u32, u32, u32);
-
-impl Version {
-    fn parse(text: &str) -> Option<Self> {
-        let number = |part: &str| match part.as_bytes() {
-            [b'0'] => Some(0),
-            [b'1'..=b'9', ..] if part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit()) => {
-                part.parse().ok()
-            }
-            _ => None,
-        };
-        let mut parts = text.split('.').map(number);
-        let version = Self(parts.next()??, parts.next()??, parts.next()??);
-        parts.next().is_none().then_some(version)
-    }
-
-    /// What two versions share that fit each other.
-    const fn line(self) -> (u32, u32) {
-        if self.0 > 0 { (self.0, 0) } else { (0, self.1) }
-    }
+/// A released version: what is written otherwise is none of the contract's.
+fn parse(text: &str) -> Option<Version> {
+    Version::parse(text).ok().filter(|version| version.pre.is_empty() && version.build.is_empty())
 }
 
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.0, self.1, self.2)
-    }
+/// What two versions share that fit each other.
+const fn line(version: &Version) -> (u64, u64) {
+    if version.major > 0 { (version.major, 0) } else { (0, version.minor) }
 }
 
 /// Which of the versions that are served.
@@ -52,10 +31,10 @@ struct Package {
 }
 
 static PACKAGES: [Package; 4] = [
-    Package { name: "picket:action", current: Version(0, 1, 0), former: None },
-    Package { name: "picket:host", current: Version(0, 1, 0), former: None },
-    Package { name: "picket:source", current: Version(0, 2, 0), former: Some(Version(0, 1, 0)) },
-    Package { name: "picket:types", current: Version(0, 1, 0), former: None },
+    Package { name: "picket:action", current: Version::new(0, 1, 0), former: None },
+    Package { name: "picket:host", current: Version::new(0, 1, 0), former: None },
+    Package { name: "picket:source", current: Version::new(0, 2, 0), former: Some(Version::new(0, 1, 0)) },
+    Package { name: "picket:types", current: Version::new(0, 1, 0), former: None },
 ];
 
 /// An interface or a world that this host serves.
@@ -82,23 +61,23 @@ pub(crate) fn served(full: &str) -> Result<Served<'_>, Unserved> {
     let (name, version) = full.split_once('@').ok_or(Unserved::Stranger)?;
     let (package, _) = name.split_once('/').ok_or(Unserved::Stranger)?;
     let package = PACKAGES.iter().find(|p| p.name == package).ok_or(Unserved::Stranger)?;
-    let asked = Version::parse(version).ok_or(Unserved::Stranger)?;
-    let of = |edition, here: Version| Ok(Served { name, edition, newer: asked > here });
-    match package.former {
-        _ if asked.line() == package.current.line() => of(Edition::Current, package.current),
-        Some(former) if asked.line() == former.line() => of(Edition::Former, former),
-        _ => Err(Unserved::Version(package.other(asked))),
+    let asked = parse(version).ok_or(Unserved::Stranger)?;
+    let of = |edition, here: &Version| Ok(Served { name, edition, newer: asked > *here });
+    match &package.former {
+        _ if line(&asked) == line(&package.current) => of(Edition::Current, &package.current),
+        Some(former) if line(&asked) == line(former) => of(Edition::Former, former),
+        _ => Err(Unserved::Version(package.other(&asked))),
     }
 }
 
 impl Package {
-    fn other(&self, asked: Version) -> String {
+    fn other(&self, asked: &Version) -> String {
         let Self { name, current, former } = self;
         let serves = match former {
             Some(former) => format!("{current} and, before it, {former}"),
             None => current.to_string(),
         };
-        if asked > *current {
+        if asked > current {
             format!(
                 "the plugin is made for {name} {asked}, which is too new: this agent serves {serves}; upgrade the \
                  agent, or build the plugin for {current}"
@@ -116,8 +95,8 @@ impl Package {
 pub(crate) fn full(name: &str, edition: Edition) -> String {
     let package = PACKAGES.iter().find(|p| name.split('/').next() == Some(p.name));
     let version = package.map(|p| match edition {
-        Edition::Current => p.current,
-        Edition::Former => p.former.unwrap_or(p.current),
+        Edition::Current => &p.current,
+        Edition::Former => p.former.as_ref().unwrap_or(&p.current),
     });
     version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"))
 }
@@ -145,9 +124,10 @@ mod tests {
             "picket:hosts/files@0.1.0",
             "picket:host/files@0.1.",
             "picket:host/files@0.1.0-x",
+            "picket:host/files@0.1.0+x",
             "picket:host/files@0.01.0",
             "picket:host/files@0.1.0.0",
-            "picket:host/files@99999999999.0.0",
+            "picket:host/files@99999999999999999999.0.0",
             "wasi:io/poll@0.1.0",
         ] {
             assert_eq!(served(stranger), Err(Unserved::Stranger), "{stranger}");
@@ -165,6 +145,10 @@ mod tests {
                 "picket:source/source@0.3.0",
                 ["0.3.0", "too new", "0.2.0 and, before it, 0.1.0", "upgrade the agent"],
             ),
+            (
+                "picket:host/files@99999999999.0.0",
+                ["99999999999.0.0", "too new", "serves 0.1.0;", "build the plugin for 0.1.0"],
+            ),
             ("picket:host/files@1.0.0", ["1.0.0", "too new", "serves 0.1.0;", "build the plugin for 0.1.0"]),
         ] {
             let Err(Unserved::Version(message)) = served(full) else { panic!("{full} is served") };
@@ -177,8 +161,8 @@ mod tests {
         let mut files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
         let file = files.find(|f| f.extension().is_some_and(|e| e == "wit")).unwrap();
         let text = std::fs::read_to_string(file).unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix("package ")).unwrap();
-        Version::parse(line.trim_end_matches(';').split_once('@').unwrap().1).unwrap()
+        let package = text.lines().find_map(|l| l.strip_prefix("package ")).unwrap();
+        parse(package.trim_end_matches(';').split_once('@').unwrap().1).unwrap()
     }
 
     #[test]
@@ -190,9 +174,9 @@ mod tests {
             assert_eq!(package.current, said(&folder), "{}", package.name);
             let frozen = std::fs::read_dir(wit.join("frozen")).unwrap().filter_map(|entry| {
                 let name = entry.unwrap().file_name().into_string().unwrap();
-                Version::parse(name.strip_prefix(short)?.strip_prefix('@')?)
+                parse(name.strip_prefix(short)?.strip_prefix('@')?)
             });
-            let before = frozen.filter(|v| v.line() < package.current.line()).max();
+            let before = frozen.filter(|v| line(v) < line(&package.current)).max();
             assert_eq!(package.former, before, "{}: the newest frozen one of the line before", package.name);
         }
     }

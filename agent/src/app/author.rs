@@ -86,11 +86,11 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut plugin = match host.load(spec).await {
         Ok(plugin) => plugin,
         Err(error) => {
-            say(&json!({ "refused": explained(&error) }));
+            say(&json!({ "refused": explained(&error) }))?;
             return Ok(false);
         }
     };
-    say(&json!({ "loaded": loaded(&plugin, begin.elapsed()) }));
+    say(&json!({ "loaded": loaded(&plugin, begin.elapsed()) }))?;
     let clock = Arc::new(SystemClock::new());
     let collector = Collector::new(clock.clone(), None);
     let mut sink = Recorder::new(collector.sink(plugin.info().id.clone(), Duration::from_secs(3600)));
@@ -115,7 +115,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             "error": collected.err().as_ref().map(explained),
             "failures": std::mem::take(&mut sink.failures), "events": std::mem::take(&mut sink.events),
             "page": page,
-        }}));
+        }}))?;
     }
     Ok(true)
 }
@@ -145,8 +145,12 @@ fn spec(arguments: &Arguments, with: With) -> anyhow::Result<PluginSpec> {
 fn needed(manifest: &Manifest, secrets: &[(String, PathBuf)]) -> anyhow::Result<Vec<Scope>> {
     let mut scopes: Vec<Scope> = manifest.needs.iter().map(|need| need.scope.clone()).collect();
     for scope in &mut scopes {
-        let Scope::Http { urls } = scope else { continue };
-        for secret in urls.iter_mut().filter_map(|rule| rule.secret.as_mut()) {
+        let rules: Vec<_> = match scope {
+            Scope::Http { urls } => urls.iter_mut().map(|rule| &mut rule.secret).collect(),
+            Scope::UnixHttp(scope) => scope.sockets.iter_mut().map(|rule| &mut rule.secret).collect(),
+            _ => continue,
+        };
+        for secret in rules.into_iter().flatten() {
             let given = secrets.iter().find(|(name, _)| *name == secret.name);
             match given {
                 Some((_, file)) => secret.file = Some(file.clone()),
@@ -226,10 +230,9 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn say(line: &Value) {
+fn say(line: &Value) -> anyhow::Result<()> {
     use std::io::Write as _;
-    // Whoever reads us has gone: the next signal or the end of the loop ends this.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    writeln!(std::io::stdout().lock(), "{line}").context("nobody reads what is said here")
 }
 
 /// The agent's own sink, which also keeps what a page does not show.
@@ -304,13 +307,17 @@ mod tests {
     fn secrets_are_filled_in_or_asked_for() {
         let text = "manifest = 1\nid = \"x\"\nversion = \"1\"\nworld = \"w\"\nlicense = \"l\"\ndescription = \"d\"\n\
                     [[needs]]\ncapability = \"http\"\nwhy = \"y\"\n\
-                    urls = [{ host = \"a.example\", secret = { name = \"key\" } }]\n";
+                    urls = [{ host = \"a.example\", secret = { name = \"key\" } }]\n\
+                    [[needs]]\ncapability = \"unix-http\"\nwhy = \"y\"\n\
+                    sockets = [{ path = \"/run/a.sock\", secret = { name = \"key\" } }]\n";
         let manifest = Manifest::parse(text.as_bytes()).unwrap();
         let asked = needed(&manifest, &[]).unwrap_err().to_string();
         assert!(asked.contains("--secret key=FILE"), "{asked}");
         let grants = needed(&manifest, &[secret("key=/etc/key").unwrap()]).unwrap();
-        let Some(Scope::Http { urls }) = grants.first() else { panic!("{grants:?}") };
-        assert_eq!(urls[0].secret.as_ref().unwrap().file, Some(PathBuf::from("/etc/key")));
+        let [Scope::Http { urls }, Scope::UnixHttp(unix)] = &grants[..] else { panic!("{grants:?}") };
+        for secret in [&urls[0].secret, &unix.sockets[0].secret] {
+            assert_eq!(secret.as_ref().unwrap().file, Some(PathBuf::from("/etc/key")));
+        }
         assert!(secret("key").is_err());
     }
 

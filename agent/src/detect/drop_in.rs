@@ -112,7 +112,7 @@ impl Unit<'_> {
                 for folder in folders.chain(scope.bundle_dir.clone()) {
                     self.temporary(plugin, &folder);
                     if !self.own.iter().any(|own| folder.starts_with(own)) {
-                        let setting = format!("ReadWritePaths=-{}", folder.display());
+                        let setting = format!("ReadWritePaths={}", word(&format!("-{}", folder.display())));
                         self.add(format!("{plugin}: {} is written", folder.display()), vec![setting]);
                     }
                 }
@@ -279,6 +279,15 @@ fn fixed(pattern: &str) -> PathBuf {
     }
 }
 
+/// A word of a list, as systemd.syntax(7) reads it; a % is the writer's to double.
+fn word(text: &str) -> String {
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '\\')) {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        text.to_owned()
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -391,8 +400,25 @@ mod tests {
         let text = of(root.path(), &["capability = 'nvml'", "capability = 'kmsg'\ncontaining = ['*']", odd])
             .unwrap();
         assert_eq!(text.matches("PrivateDevices=no").count(), 1, "{text}");
-        assert!(text.lines().any(|line| line == "ReadWritePaths=-/a User=root/%%u"), "{text}");
+        assert!(text.lines().any(|line| line == r#"ReadWritePaths="-/a User=root/%%u""#), "{text}");
         assert!(!text.lines().any(|line| line.starts_with("User=")), "{text}");
+    }
+
+    #[test]
+    fn a_path_with_odd_characters_stays_one_path() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, setting) in [
+            ("/srv/plain-1.2_3", "ReadWritePaths=-/srv/plain-1.2_3"),
+            ("/srv/two words", r#"ReadWritePaths="-/srv/two words""#),
+            ("/srv/100%h", "ReadWritePaths=-/srv/100%%h"),
+            (r#"/srv/a"b'c"#, r#"ReadWritePaths="-/srv/a\"b'c""#),
+            (r"/srv/a\b\", r#"ReadWritePaths="-/srv/a\\b\\""#),
+        ] {
+            let grant = toml::Value::from(format!("{folder}/*"));
+            let text =
+                of(root.path(), &[&format!("capability = 'files-write'\ndelete = [{grant}]")]).unwrap();
+            assert!(text.lines().any(|line| line == setting), "{folder}: {text}");
+        }
     }
 
     #[test]

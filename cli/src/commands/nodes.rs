@@ -1,6 +1,7 @@
 //! `picket nodes`, `picket node …`
 
 use reqwest::Method;
+use semver::Version;
 use serde_json::{Map, Value, json};
 
 use super::segment;
@@ -68,20 +69,13 @@ pub async fn list(
     Ok(())
 }
 
-/// Whether the first version comes before the second. What is none in the usual form is older if it is another one; an agent
-/// that never said its version is not counted.
+/// Whether the first version comes before the second. What is no semantic version is older if it is another one; an agent that
+/// never said its version is not counted.
 fn is_older(agent: &str, aggregator: &str) -> bool {
-    match (release(agent), release(aggregator)) {
-        (Some(agent), Some(aggregator)) => agent < aggregator,
+    match (Version::parse(agent), Version::parse(aggregator)) {
+        (Ok(agent), Ok(aggregator)) => agent.cmp_precedence(&aggregator).is_lt(),
         _ => !agent.is_empty() && agent != aggregator,
     }
-}
-
-/// `1.2.3` of `1.2.3-rc.1+build`.
-fn release(version: &str) -> Option<[u64; 3]> {
-    let mut parts = version.split(['-', '+']).next()?.split('.').map(|part| part.parse().ok());
-    let release = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(release)
 }
 
 /// A line for each plugin of each node.
@@ -223,6 +217,8 @@ mod tests {
             ("0.1.9", "0.1.10", true),
             ("0.2.0", "0.1.10", false),
             ("1.0.0-rc.1", "1.1.0", true),
+            ("1.0.0-rc.1", "1.0.0", true),
+            ("1.0.0+one", "1.0.0+two", false),
             ("1.0", "1.0.0", true),
             ("", "1.0.0", false),
         ] {

@@ -1,5 +1,6 @@
 //! Never returns.
 //!
+//! must: exported hostile_value
 //! must: stopped PKT-0061
 
 use hostile::{Hostile, plugin, spin};

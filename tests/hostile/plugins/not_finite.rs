@@ -1,6 +1,7 @@
 //! NaN and both infinities.
 //!
 //! must: goes-on
+//! must: counted nan
 
 use hostile::{Hostile, plugin};
 

@@ -1,5 +1,6 @@
 //! Waits for a server that takes the connection and never answers.
 //!
+//! must: exported hostile_value
 //! must: stopped PKT-0062
 //! argument: http://127.0.0.1:{silent}/
 //! grant: capability = "http", urls = [{ scheme = "http", host = "127.0.0.1", port = {silent}, allow_private = true }]

@@ -1,5 +1,6 @@
 //! Traps in `collect`, after it pushed.
 //!
+//! must: exported hostile_value
 //! must: stopped PKT-0060
 
 use hostile::{Hostile, plugin, trap};

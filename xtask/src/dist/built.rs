@@ -7,70 +7,20 @@ use anyhow::{Context, Result, bail};
 use super::{Arch, Profile};
 use crate::{build, command, plugins};
 
-/// One call of `cargo build`, each apart, so that features of the one don't reach the other.
-struct Part {
-    programs: &'static [&'static str],
-    profile: &'static str,
-    args: &'static [&'static str],
-}
-
-const PARTS: &[Part] = &[
-    Part { programs: &["picket-agent"], profile: "small", args: &["-p", "picket-agent"] },
-    Part {
-        programs: &["picket-worker"],
-        profile: "small",
-        args: &["-p", "picket-agent-host", "--bin", "picket-worker"],
-    },
-    Part {
-        programs: &["picket-nvml"],
-        profile: "small",
-        args: &["-p", "picket-agent-nvml", "--features", "driver", "--bin", "picket-nvml"],
-    },
-    Part {
-        programs: &["picket-compile"],
-        profile: "release",
-        args: &["-p", "picket-agent-host", "--features", "compile", "--bin", "picket-compile"],
-    },
-    Part {
-        programs: &["picket-aggregator", "picket"],
-        profile: "release",
-        args: &["-p", "picket-aggregator", "-p", "picket"],
-    },
-];
-
 /// Builds all of it and puts it into one folder, which is given back.
 pub fn build(root: &Path, arch: Arch, profile: Profile) -> Result<PathBuf> {
-    let target = build::target(root)?;
-    let folder = target.join("dist").join(format!("built-{}", arch.debian()));
+    let folder = build::target(root)?.join("dist").join(format!("built-{}", arch.debian()));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(folder.join("plugins"))?;
     match profile {
-        Profile::Release => {
-            for part in PARTS {
-                let mut build = command::cargo(root, &["build", "--locked", "--profile", part.profile]);
-                build.args(part.args);
-                let mut from = target.clone();
-                if arch != Arch::HOST {
-                    build.args(["--target", arch.rust()]);
-                    from.push(arch.rust());
-                }
-                command::run(&mut build)?;
-                for program in part.programs {
-                    copy(&from.join(part.profile).join(program), &folder.join(program))?;
-                }
-            }
-        }
+        Profile::Release => build::shipped(root, (arch != Arch::HOST).then(|| arch.rust()), &folder)?,
         Profile::Dev if arch != Arch::HOST => bail!("the dev profile is built for this machine alone"),
-        Profile::Dev => {
-            build::all(root)?;
-            for program in PARTS.iter().flat_map(|part| part.programs) {
-                copy(&target.join("debug").join(program), &folder.join(program))?;
-            }
-        }
+        Profile::Dev => build::shipped_to_try(root, &folder)?,
     }
     for file in plugins::build(root, &[])? {
-        let name = file.file_name().context("a plugin without a name")?.to_owned();
-        copy(&file, &folder.join("plugins").join(name))?;
+        let name = file.file_name().context("a plugin without a name")?;
+        let to = folder.join("plugins").join(name);
+        std::fs::copy(&file, to).with_context(|| format!("cannot copy {}", file.display()))?;
     }
     Ok(folder)
 }
@@ -82,11 +32,6 @@ pub fn signer(root: &Path, arch: Arch, folder: &Path) -> Result<PathBuf> {
     }
     command::run(&mut command::cargo(root, &["build", "--locked", "--release", "-p", "picket"]))?;
     Ok(build::target(root)?.join("release/picket"))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
-    Ok(())
 }
 
 /// The newest version of the C library that a program asks for, as `(2, 34)`. The names of versions stand in it as text.
@@ -122,7 +67,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let description = super::super::description::Description::load(root).unwrap();
         for program in description.programs() {
-            assert!(PARTS.iter().any(|part| part.programs.contains(&program)), "{program}");
+            assert!(build::shipped_programs().any(|shipped| shipped == program), "{program}");
         }
     }
 }

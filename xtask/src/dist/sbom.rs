@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::tools::CARGO_CYCLONEDX;
-use crate::command;
+use crate::{command, plugins};
 
 /// A name that nothing else has: the tool writes beside each manifest of the workspace.
 const NAME: &str = "picket-sbom-new";
@@ -27,7 +27,7 @@ pub fn write(root: &Path, into: &Path, version: &str, target: &str, epoch: u64) 
             .and_then(|text| keep(&text, root, &into.join(format!("{name}_{version}.cdx.json"))));
         files.push(made.with_context(|| format!("the parts of {name}"))?);
     }
-    for folder in plugins(root)? {
+    for folder in plugins::folders(root)? {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let made = make(root, &folder, &[], "wasm32-unknown-unknown", epoch).and_then(|text| {
             keep(&text, root, &into.join(format!("picket-plugin-{name}_{version}.cdx.json")))
@@ -35,14 +35,6 @@ pub fn write(root: &Path, into: &Path, version: &str, target: &str, epoch: u64) 
         files.push(made.with_context(|| format!("the parts of the plugin {name}"))?);
     }
     Ok(files)
-}
-
-fn plugins(root: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(root.join("plugins"))?;
-    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    folders.retain(|folder| folder.join("plugin.toml").is_file() && folder.join("Cargo.toml").is_file());
-    folders.sort();
-    Ok(folders)
 }
 
 fn make(root: &Path, folder: &Path, features: &[&str], target: &str, epoch: u64) -> Result<String> {

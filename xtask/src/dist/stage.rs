@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::Release;
 use super::description::{Description, Origin, Package};
-use crate::command;
+use crate::{build, command, plugins};
 
 const CONFIGURATION: &str = "/etc/";
 const PROGRAM: u32 = 0o755;
@@ -133,8 +133,7 @@ impl Stage<'_> {
     /// By the CLI, as everybody signs.
     fn sign(&mut self, to: &str) -> Result<()> {
         let place = self.inside(to)?;
-        let mut sign = Command::new(&self.release.signer);
-        command::output(sign.args(["plugin", "sign"]).arg(&place).arg("--key").arg(self.release.key))?;
+        plugins::sign(&self.release.signer, &place, self.release.key)?;
         self.added(&format!("{to}.sig"), FILE)
     }
 
@@ -302,12 +301,9 @@ fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The files of a folder that end so, in order.
+/// The files of a folder that end so; there must be some.
 fn listed(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == extension));
-    files.sort();
+    let files = build::listed(folder, extension)?;
     if files.is_empty() {
         bail!("{} has no file that ends in .{extension}", folder.display());
     }

@@ -138,7 +138,8 @@ fn parse(bytes: &[u8]) -> Result<Elf> {
         let place = segments
             .iter()
             .filter(|s| s.0 == PT_LOAD)
-            .find_map(|s| strings.checked_sub(s.2).filter(|inside| *inside < s.3).map(|inside| s.1 + inside))
+            .find_map(|s| strings.checked_sub(s.2).filter(|inside| *inside < s.3).map(|inside| (s.1, inside)))
+            .and_then(|(start, inside)| start.checked_add(inside))
             .context("strings that are not in the file")?;
         for name in names {
             needs.push(text(bytes, place.saturating_add(name))?);

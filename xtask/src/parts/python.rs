@@ -61,8 +61,7 @@ pub fn install(root: &Path, name: &str) -> Result<()> {
         bail!("{name} needs python3 (3.10 or newer) with its module venv: install it and try again");
     }
     eprintln!("{name}: {}", server.cost);
-    command::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-        .context("python3 makes no environment: it may lack its module venv (Debian: python3-venv)")?;
+    environment(&folder)?;
     (server.install)(&folder)?;
     if !folder.join(server.program).exists() {
         bail!("{name} was installed into {} and has no {}", folder.display(), server.program);
@@ -104,7 +103,15 @@ fn vllm(folder: &Path) -> Result<()> {
     python(folder, &["-c", include_str!("tiny_model.py"), model]).map(drop)
 }
 
-fn pip(folder: &Path, what: &[&str]) -> Result<()> {
+/// An empty environment, in place of what is there.
+pub fn environment(folder: &Path) -> Result<()> {
+    command::output(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
+        .context("python3 makes no environment: it may lack its module venv (Debian: python3-venv)")
+        .map(drop)
+}
+
+/// Installs into an environment.
+pub fn pip(folder: &Path, what: &[&str]) -> Result<()> {
     let mut pip = Command::new(folder.join("bin/python"));
     pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]).args(what);
     command::run(&mut pip)

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{Findings, repository_files};
 use crate::command;
+use crate::test::OTHER_WORKSPACES;
 
 /// A file that grew past this is asked what it is two of.
 const MAX_LINES: usize = 600;
@@ -113,7 +114,8 @@ impl Files {
 
     /// Each workspace pins what it is built from.
     pub fn check_lock_files(&self, findings: &mut Findings) {
-        for workspace in ["", "plugins/", "tests/fuzz/", "tests/guests/", "tests/hostile/"] {
+        let others = OTHER_WORKSPACES.iter().map(|workspace| format!("{workspace}/"));
+        for workspace in others.chain([String::new()]) {
             if self.has(&format!("{workspace}Cargo.toml")) && !self.has(&format!("{workspace}Cargo.lock")) {
                 findings.error(format!("{workspace}Cargo.lock is missing: run cargo there and add it"));
             }

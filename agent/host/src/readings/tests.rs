@@ -71,6 +71,28 @@ fn numbers_left_behind_wear_an_instance_out() {
     assert_eq!(rounds, MAX_RETIRED + 1);
 }
 
+/// An instance is not replaced for what it holds: the next one would hold as much. It is before its numbers are used up.
+#[test]
+fn live_series_wear_nothing_out() {
+    for (live, retired) in [
+        (0, MAX_RETIRED),
+        (20_000, 20_000),
+        (MAX_IDS / 2 + 1, MAX_IDS / 4 - 1),
+        (MAX_IDS - 3 * MAX_RETIRED, 3 * MAX_RETIRED / 2),
+        (MAX_IDS, 0),
+    ] {
+        let mut r = readings(Limits::default());
+        r.live = live;
+        let entry = || SeriesEntry { key: 0, pushed: 0, last_ms: None, life: Life::Live };
+        r.series.resize_with(live + retired, entry);
+        assert!(!r.worn(), "{retired} retired beside {live}");
+        if r.series.len() < MAX_IDS {
+            r.series.push(entry());
+            assert!(r.worn(), "{} retired beside {live}", retired + 1);
+        }
+    }
+}
+
 #[test]
 fn times_of_a_series_ascend() {
     let mut r = readings(Limits::default());

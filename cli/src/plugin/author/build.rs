@@ -16,13 +16,6 @@ use super::{AuthorError, Language};
 
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
 const NO_CARGO: &str = "Install Rust from https://rustup.rs";
-const NO_TARGET: &str = "Install it with `rustup target add wasm32-unknown-unknown`";
-const NO_PYTHON: &str = "Install it into the plugin's folder with \
-    `python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1`";
-const NO_QJS: &str = "Install it into the plugin's folder with `npm install` (Node.js 20.6 or newer)";
-const NO_CLANG: &str = "Install it with `apt install clang lld wasi-libc libclang-rt-dev-wasm32`";
-const NO_WASI_LIBC: &str =
-    "Install it with `apt install wasi-libc libclang-rt-dev-wasm32`, or say in WASI_SYSROOT where it is";
 
 pub struct Built {
     pub file: PathBuf,
@@ -44,7 +37,7 @@ pub fn build(project: &Project) -> Result<Built, AuthorError> {
 }
 
 fn rust(project: &Project) -> Result<Vec<u8>, AuthorError> {
-    let cargo = find("cargo").ok_or_else(|| missing("cargo", NO_CARGO))?;
+    let cargo = cargo()?;
     let libraries = output(
         "rustc",
         Command::new(find("rustc").ok_or_else(|| missing("rustc", NO_CARGO))?)
@@ -52,7 +45,7 @@ fn rust(project: &Project) -> Result<Vec<u8>, AuthorError> {
             .current_dir(&project.folder),
     )?;
     if !Path::new(libraries.trim()).is_dir() {
-        return Err(missing(&format!("Rust's target {RUST_TARGET}"), NO_TARGET));
+        return Err(uninstalled(&format!("Rust's target {RUST_TARGET}"), project));
     }
     let mut build = Command::new(&cargo);
     build.args(["build", "--release", "--lib", "--target", RUST_TARGET]).current_dir(&project.folder);
@@ -105,13 +98,13 @@ fn python(project: &Project) -> Result<Vec<u8>, AuthorError> {
 pub fn python_tool(project: &Project) -> Result<PathBuf, AuthorError> {
     inside(project, ".venv/bin/componentize-py")
         .or_else(|| find("componentize-py"))
-        .ok_or_else(|| missing("componentize-py", NO_PYTHON))
+        .ok_or_else(|| uninstalled("componentize-py", project))
 }
 
 fn javascript(project: &Project) -> Result<Vec<u8>, AuthorError> {
     let tool = inside(project, "node_modules/.bin/componentize-qjs")
         .or_else(|| find("componentize-qjs"))
-        .ok_or_else(|| missing("componentize-qjs", NO_QJS))?;
+        .ok_or_else(|| uninstalled("componentize-qjs", project))?;
     let wit = world::write(project)?;
     let source = stage(project, &["js", "mjs", "json"])?;
     let file = project.work().join("component.wasm");
@@ -133,10 +126,12 @@ fn javascript(project: &Project) -> Result<Vec<u8>, AuthorError> {
 }
 
 fn c(project: &Project) -> Result<Vec<u8>, AuthorError> {
-    let clang = clang().ok_or_else(|| missing("clang", NO_CLANG))?;
+    let clang = clang().ok_or_else(|| uninstalled("clang", project))?;
     let sysroot = std::env::var_os("WASI_SYSROOT").map_or_else(|| PathBuf::from("/usr"), PathBuf::from);
     if !sysroot.join("lib/wasm32-wasi/libc.a").is_file() {
-        return Err(missing("wasi-libc", NO_WASI_LIBC));
+        let install =
+            format!("Install it with `{}`, or say in WASI_SYSROOT where it is", project.language.install());
+        return Err(missing("wasi-libc", install));
     }
     let generated = project.work().join("c");
     world::replace_folder(&generated)?;
@@ -223,9 +218,7 @@ fn stage(project: &Project, extensions: &[&str]) -> Result<PathBuf, AuthorError>
     const APART: [&str; 6] = ["target", "tests", "wit", "node_modules", "__pycache__", "package.json"];
     let to = project.work().join("source");
     world::replace_folder(&to)?;
-    let entries = std::fs::read_dir(&project.folder)
-        .map_err(|source| AuthorError::Read { path: project.folder.clone(), source })?;
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+    for path in world::entries(&project.folder)? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if APART.contains(&name) || name.starts_with('.') || name.starts_with("package-lock") {
             continue;
@@ -243,8 +236,17 @@ fn clang() -> Option<PathBuf> {
     find("clang").or_else(|| (11..=22).rev().find_map(|version| find(&format!("clang-{version}"))))
 }
 
-pub fn missing(tool: &str, install: &'static str) -> AuthorError {
-    AuthorError::Missing { tool: tool.to_owned(), install }
+pub fn missing(tool: &str, install: impl Into<String>) -> AuthorError {
+    AuthorError::Missing { tool: tool.to_owned(), install: install.into() }
+}
+
+/// What the author installs once is not there.
+fn uninstalled(tool: &str, project: &Project) -> AuthorError {
+    missing(tool, format!("Install it, in the plugin's folder, with `{}`", project.language.install()))
+}
+
+pub fn cargo() -> Result<PathBuf, AuthorError> {
+    find("cargo").ok_or_else(|| missing("cargo", NO_CARGO))
 }
 
 fn inside(project: &Project, path: &str) -> Option<PathBuf> {

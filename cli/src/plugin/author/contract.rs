@@ -16,6 +16,8 @@ use crate::plugin::inspect::outline;
 
 /// Larger ones take a node so long to compile that its operator should know.
 const LARGE: usize = 4 << 20;
+/// The host's own words for what it did not take.
+const NOT_TAKEN: [&str; 6] = ["refused", "quota", "invalid", "duplicate", "unknown-id", "timestamp"];
 /// A call that costs more of its limit than this is close to it.
 const NEAR: f64 = 0.8;
 
@@ -117,7 +119,11 @@ fn look(component: &Component, findings: &mut Vec<Finding>) {
 /// Whether the plugin loads does not hang on what its secrets are.
 fn placeholders(component: &Component, given: &[String]) -> Vec<String> {
     let needs = component.manifest.iter().flat_map(|manifest| &manifest.needs);
-    let rules = needs.filter_map(|need| need.scope.get("urls")?.as_array()).flatten();
+    // Those of the capabilities http and unix-http.
+    let rules = needs
+        .flat_map(|need| ["urls", "sockets"].map(|list| need.scope.get(list)))
+        .filter_map(|list| list?.as_array())
+        .flatten();
     let names = rules.filter_map(|rule| rule.get("secret")?.get("name")?.as_str());
     names
         .filter(|name| !given.iter().any(|g| g.starts_with(&format!("{name}="))))
@@ -178,8 +184,7 @@ fn judge(collected: &Value, limits: &Value, findings: &mut Vec<Finding>) {
     for failed in collected["failures"].as_array().into_iter().flatten() {
         let (reason, message) =
             (failed["reason"].as_str().unwrap_or(""), failed["message"].as_str().unwrap_or(""));
-        // The host's own words for what it did not take.
-        let weight = if ["refused", "quota"].contains(&reason) { Weight::Refused } else { Weight::Look };
+        let weight = if NOT_TAKEN.contains(&reason) { Weight::Refused } else { Weight::Look };
         findings.push(Finding { weight, text: format!("{reason}: {}", output::plain(message)) });
     }
     let cost = &collected["cost"];
@@ -201,16 +206,20 @@ fn has(page: &str, name: &str) -> bool {
     })
 }
 
+/// What of `tests/contract.toml` is not the agent's to read.
+#[derive(serde::Deserialize)]
+struct Expectations {
+    #[serde(default)]
+    expect: Vec<String>,
+}
+
 /// The names under `expect`.
 fn expected(file: &Path) -> Result<Vec<String>, AuthorError> {
     let text = std::fs::read_to_string(file)
         .map_err(|source| AuthorError::Read { path: file.to_owned(), source })?;
-    let table: toml::Table = text.parse().map_err(|source: toml::de::Error| AuthorError::Read {
-        path: file.to_owned(),
-        source: std::io::Error::other(source.to_string()),
-    })?;
-    let list = table.get("expect").and_then(toml::Value::as_array);
-    Ok(list.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect())
+    let expectations: Expectations = toml::from_str(&text)
+        .map_err(|source| AuthorError::Expectations { path: file.to_owned(), source: Box::new(source) })?;
+    Ok(expectations.expect)
 }
 
 fn show(format: Output, findings: &[Finding]) -> Result<(), Error> {
@@ -238,6 +247,35 @@ mod tests {
     }
 
     #[test]
+    fn every_secret_has_a_value() {
+        let text = "manifest = 1\nid = 'x'\nversion = '1'\nworld = 'w'\nlicense = 'l'\ndescription = 'd'\n\
+                    [[needs]]\ncapability = 'http'\nwhy = 'y'\nurls = [{ host = 'a', secret = { name = 'one' } }]\n\
+                    [[needs]]\ncapability = 'unix-http'\nwhy = 'y'\n\
+                    sockets = [{ path = '/a' }, { path = '/b', secret = { name = 'two' } }]\n\
+                    [[needs]]\ncapability = 'containers'\nwhy = 'y'\nsockets = ['/c']\n";
+        let manifest = picket_artifact::Manifest::parse(text.as_bytes()).unwrap();
+        let digest = picket_artifact::Digest::of(b"");
+        let component = Component { bytes: Vec::new(), digest, text: None, manifest: Some(manifest) };
+        assert_eq!(placeholders(&component, &[]), ["one=/dev/null", "two=/dev/null"]);
+        assert_eq!(placeholders(&component, &["one=/key".to_owned()]), ["two=/dev/null"]);
+    }
+
+    #[test]
+    fn expectations_are_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("contract.toml");
+        for (text, names) in [
+            ("expect = ['a', 'b']\n[settings]\nx = 1", Some(2)),
+            ("[settings]", Some(0)),
+            ("expect = 'a'", None),
+            ("expect = [1]", None),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(expected(&file).ok().map(|names| names.len()), names, "{text}");
+        }
+    }
+
+    #[test]
     fn readings_are_judged() {
         let judged = |collected: Value| {
             let mut findings = Vec::new();
@@ -252,5 +290,6 @@ mod tests {
             judged(json!({ "failures": [{ "reason": "refused" }, { "reason": "parse" }] })),
             [Weight::Refused, Weight::Look]
         );
+        assert_eq!(judged(json!({ "failures": [{ "reason": "duplicate" }] })), [Weight::Refused]);
     }
 }

@@ -117,11 +117,18 @@ pub enum AuthorError {
     #[error("{} is not valid: {source}", .path.display())]
     Manifest { path: PathBuf, source: ManifestError },
     #[error("{tool} is missing. {install}")]
-    Missing { tool: String, install: &'static str },
+    Missing { tool: String, install: String },
     #[error("{tool} cannot be started: {source}")]
     Start { tool: String, source: std::io::Error },
     #[error("{tool} ended with {status}: see above")]
     Tool { tool: String, status: std::process::ExitStatus },
+    #[error("{} is not valid: {source}", .path.display())]
+    Expectations { path: PathBuf, source: Box<toml::de::Error> },
+    #[error(
+        "plugin.toml says world = {world:?}, which {why}; it is picket:source/source-plugin@VERSION, \
+         picket:source/controllable-source-plugin@VERSION or picket:action/action-plugin@VERSION"
+    )]
+    World { world: String, why: &'static str },
     #[error("the contract in {} cannot be used: {why}", .path.display())]
     Wit { path: PathBuf, why: String },
     #[error("no component can be made of it: {0}")]
@@ -185,6 +192,16 @@ impl Language {
             Self::Python => "python",
             Self::Javascript => "javascript",
             Self::C => "c",
+        }
+    }
+
+    /// What installs, in the plugin's folder, what makes WebAssembly of it.
+    const fn install(self) -> &'static str {
+        match self {
+            Self::Rust => "rustup target add wasm32-unknown-unknown",
+            Self::Python => "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1",
+            Self::Javascript => "npm install",
+            Self::C => "apt install clang lld wasi-libc libclang-rt-dev-wasm32",
         }
     }
 }

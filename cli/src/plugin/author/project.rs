@@ -17,8 +17,9 @@ pub struct Project {
 
 impl Project {
     pub fn open(folder: &Path) -> Result<Self, AuthorError> {
-        let folder = std::path::absolute(folder)
-            .map_err(|source| AuthorError::Read { path: folder.to_owned(), source })?;
+        // As the tools that are started in it name it.
+        let folder =
+            folder.canonicalize().map_err(|source| AuthorError::Read { path: folder.to_owned(), source })?;
         let path = folder.join("plugin.toml");
         if !path.is_file() {
             return Err(AuthorError::NoProject(folder));

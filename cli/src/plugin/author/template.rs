@@ -66,15 +66,10 @@ pub fn write(name: &str, language: Language, into: &Path) -> Result<PathBuf, Aut
 
 /// What to type next.
 pub fn next_steps(folder: &Path, language: Language) -> String {
-    let install = match language {
-        Language::Rust => "rustup target add wasm32-unknown-unknown",
-        Language::Python => "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1",
-        Language::Javascript => "npm install",
-        Language::C => "apt install clang lld wasi-libc libclang-rt-dev-wasm32",
-    };
     format!(
-        "\nOnce:\n  cd {}\n  {install}\nThen:\n  picket plugin test\n  picket plugin run --grant-needs",
-        folder.display()
+        "\nOnce:\n  cd {}\n  {}\nThen:\n  picket plugin test\n  picket plugin run --grant-needs",
+        folder.display(),
+        language.install()
     )
 }
 
@@ -118,12 +113,13 @@ mod tests {
 
     #[test]
     fn every_language_has_a_whole_folder() {
-        let place = std::env::temp_dir().join(format!("picket-new-{}", std::process::id()));
+        let place = tempfile::tempdir().unwrap();
         for language in [Language::Rust, Language::Python, Language::Javascript, Language::C] {
             let name = format!("my-{}", language.word());
-            let folder = write(&name, language, &place).unwrap();
+            let folder = write(&name, language, place.path()).unwrap();
             let project = Project::open(&folder).unwrap();
             assert_eq!(project.language, language);
+            assert_eq!(Project::open(&folder.join("tests/..")).unwrap().folder, project.folder);
             assert_eq!(project.manifest.id.as_str(), name);
             assert!(project.wit().join("source.wit").is_file());
             assert!(!project.wit().join("frozen").exists());
@@ -131,9 +127,8 @@ mod tests {
                 let text = std::fs::read_to_string(folder.join(file)).unwrap();
                 assert!(!text.contains("{{"), "{file}: {text}");
             }
-            assert!(matches!(write(&name, language, &place), Err(AuthorError::Exists(_))));
+            assert!(matches!(write(&name, language, place.path()), Err(AuthorError::Exists(_))));
         }
-        std::fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]

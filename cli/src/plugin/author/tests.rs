@@ -2,18 +2,14 @@
 
 use std::process::Command;
 
-use super::build::{find, missing, python_tool, run};
+use super::build::{cargo, find, missing, python_tool, run};
 use super::project::Project;
 use super::world;
 use super::{AuthorError, Language};
 
 pub fn run_own(project: &Project) -> Result<(), AuthorError> {
     match project.language {
-        Language::Rust => {
-            let cargo =
-                find("cargo").ok_or_else(|| missing("cargo", "Install Rust from https://rustup.rs"))?;
-            run("cargo test", Command::new(cargo).arg("test").current_dir(&project.folder))
-        }
+        Language::Rust => run("cargo test", Command::new(cargo()?).arg("test").current_dir(&project.folder)),
         Language::Python => python(project),
         Language::Javascript => {
             let node = find("node").ok_or_else(|| missing("node", "Install Node.js 20.6 or newer"))?;

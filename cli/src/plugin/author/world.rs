@@ -16,7 +16,7 @@ const ALWAYS: [&str; 3] = ["log", "clock", "random"];
 /// Writes package and dependencies into the project's work folder; gives the folder. The world is called `plugin`.
 pub fn write(project: &Project) -> Result<PathBuf, AuthorError> {
     let (from, to) = (project.wit(), project.work().join("wit"));
-    let wrong = |why: String| AuthorError::Wit { path: from.clone(), why };
+    let wrong = |why: &str| AuthorError::Wit { path: from.clone(), why: why.to_owned() };
     replace_folder(&to)?;
     copy(&from.join("deps"), &to.join("deps"))?;
     // The contract's root package becomes one of the dependencies.
@@ -29,27 +29,25 @@ pub fn write(project: &Project) -> Result<PathBuf, AuthorError> {
         }
     }
     if roots == 0 {
-        return Err(wrong("it has no .wit file".to_owned()));
+        return Err(wrong("it has no .wit file"));
     }
     let host = package_version(&to.join("deps/host"), "picket:host")
-        .ok_or_else(|| wrong("deps/host does not say `package picket:host@…;`".to_owned()))?;
-    let text = world(&project.manifest, &host).map_err(wrong)?;
+        .ok_or_else(|| wrong("deps/host does not say `package picket:host@…;`"))?;
+    let text = world(&project.manifest, &host)?;
     write_file(&to.join("plugin.wit"), text.as_bytes())?;
     Ok(to)
 }
 
-fn world(manifest: &Manifest<Need>, host: &str) -> Result<String, String> {
-    let (world, version) = manifest
-        .world
-        .split_once('@')
-        .ok_or_else(|| format!("the manifest's world {:?} has no version", manifest.world))?;
+fn world(manifest: &Manifest<Need>, host: &str) -> Result<String, AuthorError> {
+    let wrong = |why| AuthorError::World { world: manifest.world.clone(), why };
+    let (world, version) = manifest.world.split_once('@').ok_or_else(|| wrong("has no version"))?;
     let lines: &[&str] = match world {
         "picket:source/source-plugin" => &["import picket:source/sink", "export picket:source/source"],
         "picket:source/controllable-source-plugin" => {
             &["import picket:source/sink", "export picket:source/source", "export picket:source/control"]
         }
         "picket:action/action-plugin" => &["export picket:action/action"],
-        other => return Err(format!("the manifest's world {other:?} is none of the contract's")),
+        _ => return Err(wrong("is none of the contract's")),
     };
     let mut text = String::from("package picket:plugin;\n\nworld plugin {\n");
     for line in lines {
@@ -82,7 +80,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>, AuthorError> {
     Ok(found)
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, AuthorError> {
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, AuthorError> {
     let read = |source| AuthorError::Read { path: folder.to_owned(), source };
     std::fs::read_dir(folder).map_err(read)?.map(|e| e.map(|e| e.path()).map_err(read)).collect()
 }

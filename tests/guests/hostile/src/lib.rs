@@ -1,6 +1,6 @@
-//! Does what its setting `mode` says: refuses its settings, traps, or emits an event. It speaks the contract by itself.
+//! Does what its setting `mode` says: it traps, or emits an event, or nothing more. It speaks the contract by itself.
 //!
-//! Before that it sets `test_hostile` to 1, so that a test sees whether that is kept.
+//! Before that it sets `test_hostile` to 1.
 
 wit_bindgen::generate!({
     path: "../../../wit",
@@ -15,7 +15,7 @@ wit_bindgen::generate!({
 use std::cell::RefCell;
 
 use exports::picket::source::source::{Description, Guest, SourceError};
-use picket::source::sink::{self, Point, SeriesDefinition};
+use picket::source::sink::{self, Point, SeriesDefinition, SinkError};
 use picket::types::types::{Event, Family, Label, MetricType, Part, Severity, Subject};
 
 thread_local! {
@@ -26,32 +26,36 @@ struct Hostile;
 
 impl Guest for Hostile {
     fn describe() -> Description {
-        Description { families: vec![family("test_hostile", MetricType::Gauge)] }
+        let family = Family {
+            name: "test_hostile".into(),
+            type_: MetricType::Gauge,
+            unit: String::new(),
+            help: "A test.".into(),
+            label_names: vec![],
+        };
+        Description { families: vec![family] }
     }
 
     fn configure(settings: String) -> Result<(), SourceError> {
         let settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
-        let mode = settings["mode"].as_str().unwrap_or_default().to_owned();
-        if mode == "refuse" {
-            return Err(SourceError { reason: "settings".into(), message: "I do not like them".into() });
-        }
-        MODE.set(mode);
+        MODE.set(settings["mode"].as_str().unwrap_or_default().to_owned());
         Ok(())
     }
 
     fn collect() -> Result<(), SourceError> {
-        let mode = MODE.with_borrow(Clone::clone);
-        let alive = register(0, &[("mode", &mode)]).map_err(|e| failure("register", &e))?;
-        push(&[(alive, 1.0)]).map_err(|e| failure("push", &e))?;
-        misbehave(&mode).map_err(|e| failure("refused", &e))
+        MODE.with_borrow(|mode| act(mode))
+            .map_err(|e| SourceError { reason: "refused".into(), message: format!("{e:?}") })
     }
 }
 
-/// What the host refuses comes back as text, so that a test can read it.
-fn misbehave(mode: &str) -> Result<(), String> {
+fn act(mode: &str) -> Result<(), SinkError> {
+    let labels = vec![Label { name: "mode".into(), value: mode.to_owned() }];
+    let ids = sink::register(&[SeriesDefinition { family: 0, part: Part::Value, labels }])?;
+    let points: Vec<_> = ids.into_iter().map(|series| Point { series, value: 1.0 }).collect();
+    sink::push(&points)?;
     match mode {
         "trap" => trap(),
-        "event" => sink::emit(&[event("test.event")]).map_err(|e| format!("{e:?}"))?,
+        "event" => sink::emit(&[event()])?,
         _ => {}
     }
     Ok(())
@@ -64,43 +68,14 @@ fn trap() {
     std::process::abort();
 }
 
-fn failure(reason: &str, message: &str) -> SourceError {
-    SourceError { reason: reason.to_owned(), message: message.to_owned() }
-}
-
-fn family(name: &str, kind: MetricType) -> Family {
-    Family {
-        name: name.to_owned(),
-        type_: kind,
-        unit: String::new(),
-        help: "A test.".into(),
-        label_names: vec![],
-    }
-}
-
-fn definition(family: u32, labels: &[(&str, &str)]) -> SeriesDefinition {
-    let label = |(name, value): &(&str, &str)| Label { name: (*name).to_owned(), value: (*value).to_owned() };
-    SeriesDefinition { family, part: Part::Value, labels: labels.iter().map(label).collect() }
-}
-
-fn register(family: u32, labels: &[(&str, &str)]) -> Result<u32, String> {
-    let ids = sink::register(&[definition(family, labels)]).map_err(|e| format!("{e:?}"))?;
-    ids.first().copied().ok_or_else(|| "no number".to_owned())
-}
-
-fn push(points: &[(u32, f64)]) -> Result<(), String> {
-    let points: Vec<_> = points.iter().map(|&(series, value)| Point { series, value }).collect();
-    sink::push(&points).map_err(|e| format!("{e:?}"))
-}
-
-fn event(kind: &str) -> Event {
+fn event() -> Event {
     Event {
-        kind: kind.to_owned(),
+        kind: "test.event".into(),
         severity: Severity::Critical,
         subject: Subject { kind: "node".into(), id: String::new() },
         message: "A test.".into(),
         attributes: vec![],
-        key: kind.to_owned(),
+        key: "test.event".into(),
         clear: false,
         timestamp: None,
     }
