@@ -98,12 +98,12 @@ mod tests {
         assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
         let unpacked = Command::new("tar").arg("-xzf").arg(&target).current_dir(&dir).output().unwrap();
         assert!(unpacked.status.success() && unpacked.stderr.is_empty(), "{unpacked:?}");
-        let folder = dir.path().join(&long[..MAX_FOLDER]);
+        let folder = dir.path().join("n".repeat(MAX_FOLDER));
         let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
         assert_eq!(read("a.txt"), files[0].1);
         assert_eq!(read("b/_.txt"), files[1].1);
         assert_eq!(read("__/empty"), files[2].1);
-        assert_eq!(read(&long[..MAX_NAME]), b"z");
+        assert_eq!(read(&"n".repeat(MAX_NAME)), b"z");
     }
 
     #[test]

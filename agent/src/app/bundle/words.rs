@@ -150,7 +150,8 @@ fn find(name: &str, query: bool, after: &str) -> Found {
         return found;
     }
     let lower = name.to_ascii_lowercase();
-    if !names_a_secret(name) && !(query && PARAMETERS.contains(&lower.as_str())) {
+    let of_query = query && PARAMETERS.contains(&lower.as_str());
+    if !names_a_secret(name) && !of_query {
         return Found::Nothing;
     }
     if let Some(text) = separated(after) {
@@ -180,8 +181,8 @@ fn find(name: &str, query: bool, after: &str) -> Found {
 }
 
 fn value(kept: usize, text: &str) -> Found {
-    let nothing = |nothing: &&str| text.eq_ignore_ascii_case(nothing);
-    if text.is_empty() || text.starts_with(REDACTED) || NOTHING.iter().any(|word| nothing(word)) {
+    let says_nothing = NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if text.is_empty() || text.starts_with(REDACTED) || says_nothing {
         return Found::Nothing;
     }
     Found::Value { kept, length: text.len() }
