@@ -49,8 +49,10 @@ pub fn running(state_dir: &Path) -> Vec<Process> {
             let holders = holders(&locks, lock.ino());
             agents().find(|process| holders.contains(&process.pid))
         }
-        // A folder that can't be looked into, or be written by the agent: the only agent there is.
-        Err(_) if state_dir.try_exists().unwrap_or(true) => agents().next().filter(|_| agents().count() == 1),
+        // This user may not look: the only agent there is, of whatever folder it may be.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            agents().next().filter(|_| agents().count() == 1)
+        }
         Err(_) => None,
     };
     let Some(agent) = agent else { return Vec::new() };
