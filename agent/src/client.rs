@@ -1,10 +1,11 @@
-//! Asks a running agent's local API: for `picket-agent plugins`.
+//! Asks a running agent's local API: for the commands `plugins` and `support-bundle`.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -28,6 +29,16 @@ pub enum AskError {
 /// `GET path` as JSON. `listen`: the agent's own `http.listen`.
 pub async fn get(listen: SocketAddr, path: &'static str) -> Result<serde_json::Value, AskError> {
     let address = reachable(listen);
+    let (status, body) = fetch(listen, path).await?;
+    if !status.is_success() {
+        return Err(AskError::Status { address, path, status: status.as_u16() });
+    }
+    serde_json::from_slice(&body).map_err(|error| AskError::Answer { address, why: error.to_string() })
+}
+
+/// `GET path`, whatever the status is.
+pub async fn fetch(listen: SocketAddr, path: &'static str) -> Result<(StatusCode, Bytes), AskError> {
+    let address = reachable(listen);
     let no_answer = |why: String| AskError::NoAnswer { address, why };
     let ask = async {
         let stream = TcpStream::connect(address).await.map_err(|error| no_answer(error.to_string()))?;
@@ -41,16 +52,13 @@ pub async fn get(listen: SocketAddr, path: &'static str) -> Result<serde_json::V
             .map_err(|error| no_answer(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(|error| no_answer(error.to_string()))?;
         let status = response.status();
-        if !status.is_success() {
-            return Err(AskError::Status { address, path, status: status.as_u16() });
-        }
         let body = Limited::new(response.into_body(), MAX_ANSWER)
             .collect()
             .await
             .map_err(|error| no_answer(error.to_string()))?
             .to_bytes();
         connection.abort();
-        serde_json::from_slice(&body).map_err(|error| AskError::Answer { address, why: error.to_string() })
+        Ok((status, body))
     };
     tokio::time::timeout(WITHIN, ask)
         .await
@@ -58,7 +66,7 @@ pub async fn get(listen: SocketAddr, path: &'static str) -> Result<serde_json::V
 }
 
 /// An agent that listens on all addresses is reached by loopback.
-fn reachable(mut listen: SocketAddr) -> SocketAddr {
+pub fn reachable(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use picket_agent::app::{self, App};
+use clap::{Args, Parser, Subcommand};
+use picket_agent::app::{self, App, Output, bundle};
 use picket_agent::clock::{self, Clock as _};
 use picket_agent::config::{self, Config, ConfigError, Sources};
 use picket_agent::detect::drop_in;
@@ -18,6 +18,7 @@ use picket_agent::watch::{self, Wished};
 use picket_agent::{client, detect, identity, logs};
 
 const FAILED: u8 = 1;
+const WRONG: u8 = 2;
 const PLUGIN_REFUSED: u8 = 3;
 const CONFIG: u8 = 78;
 /// Collecting is little work; two threads let one plugin compute while another's turn comes.
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Get this node's certificate from the aggregator with a one-time token
     Enroll(Enroll),
+    /// Gather what a bug report needs, without secrets, into one file that you can look through and send
+    SupportBundle(bundle::command::Arguments),
     /// Run one plugin for its author, without a configuration; `picket plugin run` is the way in
     #[command(hide = true)]
     PluginRun(app::author::Arguments),
@@ -97,12 +100,6 @@ struct Enroll {
     output: Output,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     picket_agent_host::one_heap();
     let kept = picket_agent_host::keep_from_children();
@@ -114,6 +111,9 @@ fn main() -> ExitCode {
         return author(arguments);
     }
     let sources = Sources { file: cli.config, environment: config::variables() };
+    if let Some(Command::SupportBundle(arguments)) = &cli.command {
+        return support_bundle(arguments, sources);
+    }
     let config = match config::load(&sources) {
         Ok(config) => config,
         Err(error) => return invalid(&error),
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         Command::CheckConfig { output } => return check_config(&config, output),
         Command::Detect { write } => runtime.block_on(look(&config, &sources, write)),
         Command::Enroll(arguments) => runtime.block_on(enroll(config, arguments)),
-        Command::PluginRun(_) => return ExitCode::SUCCESS,
+        Command::PluginRun(_) | Command::SupportBundle(_) => return ExitCode::SUCCESS,
         Command::Plugins { output, command: None } => runtime.block_on(plugins(config, output)),
         Command::Plugins { command: Some(command), .. } => runtime.block_on(wish(config, command)),
     };
@@ -151,6 +151,25 @@ fn author(arguments: &app::author::Arguments) -> ExitCode {
     match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(PLUGIN_REFUSED),
+        Err(error) => failed(&error),
+    }
+}
+
+/// A configuration that is not valid is what it reports, not why it fails.
+fn support_bundle(arguments: &bundle::command::Arguments, sources: Sources) -> ExitCode {
+    if let Some(why) = arguments.refusal() {
+        eprintln!("picket-agent: {why}");
+        return ExitCode::from(WRONG);
+    }
+    let ended = runtime().map_err(anyhow::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(bundle::command::run(arguments, sources));
+        // A reading that hangs must not keep the command.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
         Err(error) => failed(&error),
     }
 }

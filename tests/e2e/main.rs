@@ -25,5 +25,6 @@ mod shipper;
 mod slurm;
 mod standalone;
 mod suite;
+mod support;
 mod trust;
 mod wall;

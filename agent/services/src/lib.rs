@@ -18,6 +18,7 @@ pub mod logs;
 mod message;
 pub mod nvml;
 mod octets;
+pub mod secrets;
 mod socket;
 pub mod store;
 pub mod system;

@@ -6,6 +6,7 @@
 //! the uplink brings up what is durable, the spool is flushed, the local page is served to the end.
 
 pub mod author;
+pub mod bundle;
 mod commands;
 mod reload;
 mod worker;
@@ -78,6 +79,13 @@ pub enum StartError {
     Signals(std::io::Error),
     #[error("there is no randomness to number this run with")]
     Random,
+}
+
+/// How a command says what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
 }
 
 pub struct App {

@@ -87,10 +87,25 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         }
     };
     let reader = Reader::new(&figment);
-    let beside = sources.file.parent().unwrap_or(Path::new("")).join("policy.toml");
-    let config = read(reader.root(&dict), &beside);
+    let config = read(reader.root(&dict), &policy_beside(&sources.file));
     reader.finish()?;
     Ok(config)
+}
+
+/// What is in force where nothing is said.
+pub fn defaults(file: &Path) -> Config {
+    let figment = Figment::new();
+    let reader = Reader::new(&figment);
+    read(reader.root(&Dict::new()), &policy_beside(file))
+}
+
+/// The files that [`load`] reads, as far as they can be found.
+pub fn files_of(sources: &Sources) -> Vec<PathBuf> {
+    files(&sources.file, &mut Vec::new())
+}
+
+fn policy_beside(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join("policy.toml")
 }
 
 /// The main file and those of `conf.d`, in the order in which they are merged.

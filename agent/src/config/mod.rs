@@ -24,7 +24,7 @@ use picket_proto::model::PluginId;
 use serde::Serialize;
 
 pub use environment::{journal_stream, variables};
-pub use load::{Sources, load};
+pub use load::{Sources, defaults, files_of, load};
 pub use values::{ByteSize, format_duration};
 
 /// Where the agent looks when no `--config` is given.

@@ -13,8 +13,8 @@ use picket_agent_services::grants::{Scope, SecretRule};
 use crate::config::{self, Config};
 
 /// Where packages put the unit.
-const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-const UNIT: &str = "picket-agent.service";
+pub(crate) const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+pub(crate) const UNIT: &str = "picket-agent.service";
 /// The driver's devices, by the names that its versions give them; a name that there is not is passed over.
 const NVIDIA: [&str; 5] =
     ["char-nvidia", "char-nvidia-frontend", "char-nvidia-uvm", "char-nvidia-caps", "char-nvidia-nvswitch"];

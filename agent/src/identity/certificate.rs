@@ -1,6 +1,10 @@
 //! What this agent reads out of a certificate: whose it is and how long it holds.
 
+use std::fmt::Write as _;
+
 use picket_proto::model::NodeId;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -37,6 +41,44 @@ impl CertificateInfo {
             public_key: certificate.public_key().raw.to_vec(),
         })
     }
+}
+
+/// What anybody may know of the certificates in PEM form, a line each. Whatever else stands there is passed over.
+pub fn facts(pem: &[u8]) -> String {
+    let mut out = String::new();
+    for der in CertificateDer::pem_slice_iter(pem) {
+        let described = match &der {
+            Ok(der) => describe(der),
+            Err(error) => Err(CertificateReadError { what: error.to_string() }),
+        };
+        let _ = writeln!(out, "{}", described.unwrap_or_else(|error| error.to_string()));
+    }
+    if out.is_empty() { "no certificate\n".to_owned() } else { out }
+}
+
+fn describe(der: &[u8]) -> Result<String, CertificateReadError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|e| CertificateReadError { what: e.to_string() })?;
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names: Vec<String> = names
+        .map(|extension| extension.value.general_names.iter().map(ToString::to_string).collect())
+        .unwrap_or_default();
+    Ok(format!(
+        "subject {}; issuer {}; names {}; from {} to {}; serial {}; sha256 {}",
+        certificate.subject(),
+        certificate.issuer(),
+        names.join(", "),
+        super::date(certificate.validity().not_before.timestamp()),
+        super::date(certificate.validity().not_after.timestamp()),
+        certificate.raw_serial_as_string(),
+        super::pin::hex(&super::pin::sha256(der)),
+    ))
+}
+
+/// Whom the first of the certificates in PEM form names.
+pub fn node_named(pem: &[u8]) -> Option<String> {
+    let leaf = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
+    CertificateInfo::read(&leaf).ok()?.node.map(|node| node.to_string())
 }
 
 fn node_of(certificate: &X509Certificate<'_>) -> Option<NodeId> {
@@ -98,6 +140,22 @@ mod tests {
         check(&[], &[], "third", Some("third"));
         check(&["picket://node/a%2Fb"], &["dns"], "third", None);
         check(&[], &[], "", None);
+    }
+
+    #[test]
+    fn facts_for_anybody() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["gpu-01.example".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "gpu-01");
+        let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        let text = facts(pem.as_bytes());
+        assert!(
+            text.contains("CN=gpu-01") && text.contains("gpu-01.example") && text.lines().count() == 1,
+            "{text}"
+        );
+        assert_eq!(node_named(pem.as_bytes()).as_deref(), Some("gpu-01.example"));
+        assert_eq!(facts(b"x"), "no certificate\n");
+        assert!(node_named(b"x").is_none());
     }
 
     #[test]

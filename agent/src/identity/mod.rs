@@ -23,7 +23,7 @@ mod tests;
 mod token;
 
 pub use address::{Address, AddressError};
-pub use certificate::{CertificateInfo, CertificateReadError};
+pub use certificate::{CertificateInfo, CertificateReadError, facts, node_named};
 pub(crate) use connect::chain;
 pub use connect::{ConnectError, Meter, Watch, channel, connect};
 pub use enrol::{EnrollError, EnrollOptions, enroll};

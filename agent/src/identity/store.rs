@@ -125,6 +125,25 @@ impl Source {
         }
     }
 
+    /// Where the certificate and the authorities lie: what of the set is no secret.
+    pub fn public_files(&self) -> (PathBuf, PathBuf) {
+        match self {
+            Self::Enrolled(store) => {
+                let folder = store.path("identity");
+                (folder.join(CERTIFICATE), folder.join(AUTHORITIES))
+            }
+            Self::Files { certificate, authorities, .. } => (certificate.clone(), authorities.clone()),
+        }
+    }
+
+    /// The aggregators that enrolment learned of; none where that can't be read.
+    pub fn aggregators(&self) -> Vec<String> {
+        let Self::Enrolled(store) = self else { return Vec::new() };
+        let read = read(&store.path("identity").join(NODE)).ok();
+        let file: Option<NodeFile> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        file.map(|file| file.aggregators).unwrap_or_default()
+    }
+
     /// Reads and checks the whole set. Blocks on the disk, briefly.
     pub fn load(&self) -> Result<Identity, IdentityError> {
         match self {

@@ -37,6 +37,9 @@ _picket__agent() {
             picket__agent,run)
                 cmd="picket__agent__subcmd__run"
                 ;;
+            picket__agent,support-bundle)
+                cmd="picket__agent__subcmd__support__subcmd__bundle"
+                ;;
             picket__agent__subcmd__help,check-config)
                 cmd="picket__agent__subcmd__help__subcmd__check__subcmd__config"
                 ;;
@@ -57,6 +60,9 @@ _picket__agent() {
                 ;;
             picket__agent__subcmd__help,run)
                 cmd="picket__agent__subcmd__help__subcmd__run"
+                ;;
+            picket__agent__subcmd__help,support-bundle)
+                cmd="picket__agent__subcmd__help__subcmd__support__subcmd__bundle"
                 ;;
             picket__agent__subcmd__help__subcmd__plugins,release)
                 cmd="picket__agent__subcmd__help__subcmd__plugins__subcmd__release"
@@ -89,7 +95,7 @@ _picket__agent() {
 
     case "${cmd}" in
         picket__agent)
-            opts="-c -h -V --config --help --version run check-config detect enroll plugin-run plugins help"
+            opts="-c -h -V --config --help --version run check-config detect enroll support-bundle plugin-run plugins help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -205,7 +211,7 @@ _picket__agent() {
             return 0
             ;;
         picket__subcmd__agent__subcmd__help)
-            opts="run check-config detect enroll plugin-run plugins help"
+            opts="run check-config detect enroll support-bundle plugin-run plugins help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -331,6 +337,20 @@ _picket__agent() {
             return 0
             ;;
         picket__subcmd__agent__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__agent__subcmd__help__subcmd__support__subcmd__bundle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -519,6 +539,36 @@ _picket__agent() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        picket__subcmd__agent__subcmd__support__subcmd__bundle)
+            opts="-y -c -h --output-file --list --yes --anonymous --all-metrics --output --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -31,6 +31,7 @@ complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "run" -d '
 complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "check-config" -d 'Check the configuration and its plugins, and print it as it is in force, defaults included'
 complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "detect" -d 'Look at the node and print the configuration that fits it'
 complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "enroll" -d 'Get this node\'s certificate from the aggregator with a one-time token'
+complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "support-bundle" -d 'Gather what a bug report needs, without secrets, into one file that you can look through and send'
 complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "plugin-run" -d 'Run one plugin for its author, without a configuration; `picket plugin run` is the way in'
 complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "plugins" -d 'Show the plugins of the agent that runs on this node'
 complete -c picket-agent -n "__fish_picket_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -53,6 +54,15 @@ json\t''"
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -s c -l config -d 'The main configuration file; conf.d/*.toml beside it is read too' -r -F
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -l if-needed -d 'Do nothing where this node is enrolled and its certificate holds: for what runs at every start'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand enroll" -s h -l help -d 'Print help'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -l output-file -d 'Where to write it; picket-support-NODE-TIME.tar.gz in the current folder where not said' -r -F
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -l output -r -f -a "text\t''
+json\t''"
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -s c -l config -d 'The main configuration file; conf.d/*.toml beside it is read too' -r -F
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -l list -d 'Show what would be in it, and write nothing'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -s y -l yes -d 'Write it without asking'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -l anonymous -d 'Put other names in the place of this node\'s, the aggregator\'s and of network addresses'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -l all-metrics -d 'All of /metrics, in place of Picket\'s own metrics and the number of the others\' series'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand support-bundle" -s h -l help -d 'Print help'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugin-run" -l with -d 'What the operator\'s section of the plugin would say, as TOML: `[settings]`, `[[grants]]`, `[limits]`' -r -F
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugin-run" -l secret -d 'Where the value of a secret that the manifest names stands' -r
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugin-run" -l collects -d 'Readings; 0: it is only loaded. None: until it is told to end' -r
@@ -75,12 +85,13 @@ complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugins; and _
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugins; and __fish_seen_subcommand_from help" -f -a "rollback" -d 'Run the version of a plugin that ran before this one, until another file lies in the plugin folder'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugins; and __fish_seen_subcommand_from help" -f -a "release" -d 'Try a quarantined plugin again'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand plugins; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "run" -d 'Run the agent (the default)'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "check-config" -d 'Check the configuration and its plugins, and print it as it is in force, defaults included'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "detect" -d 'Look at the node and print the configuration that fits it'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "enroll" -d 'Get this node\'s certificate from the aggregator with a one-time token'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "plugin-run" -d 'Run one plugin for its author, without a configuration; `picket plugin run` is the way in'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "plugins" -d 'Show the plugins of the agent that runs on this node'
-complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll plugin-run plugins help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "run" -d 'Run the agent (the default)'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "check-config" -d 'Check the configuration and its plugins, and print it as it is in force, defaults included'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "detect" -d 'Look at the node and print the configuration that fits it'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "enroll" -d 'Get this node\'s certificate from the aggregator with a one-time token'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "support-bundle" -d 'Gather what a bug report needs, without secrets, into one file that you can look through and send'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "plugin-run" -d 'Run one plugin for its author, without a configuration; `picket plugin run` is the way in'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "plugins" -d 'Show the plugins of the agent that runs on this node'
+complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and not __fish_seen_subcommand_from run check-config detect enroll support-bundle plugin-run plugins help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and __fish_seen_subcommand_from plugins" -f -a "rollback" -d 'Run the version of a plugin that ran before this one, until another file lies in the plugin folder'
 complete -c picket-agent -n "__fish_picket_agent_using_subcommand help; and __fish_seen_subcommand_from plugins" -f -a "release" -d 'Try a quarantined plugin again'

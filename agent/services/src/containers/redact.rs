@@ -8,10 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Stands in the place of what was taken out.
-const REDACTED: &str = "[redacted]";
-/// What an argument's name holds whose value is nobody's business.
-const SECRET_WORDS: [&str; 5] = ["key", "token", "secret", "passw", "credential"];
+use crate::secrets::clean_arguments;
+
 /// Lists of arguments.
 const ARGUMENTS: [&str; 5] = ["Args", "Cmd", "Entrypoint", "Test", "Command"];
 
@@ -45,7 +43,7 @@ fn clean(value: &mut Value, visible: &BTreeSet<String>) {
                         log.remove("Config");
                     }
                     ("Labels", _) => {}
-                    (name, Value::Array(list)) if ARGUMENTS.contains(&name) => arguments(list),
+                    (name, Value::Array(list)) if ARGUMENTS.contains(&name) => clean_arguments(list),
                     _ => clean(inner, visible),
                 }
             }
@@ -66,37 +64,10 @@ fn environment(value: &mut Value, visible: &BTreeSet<String>) {
     }
 }
 
-fn arguments(list: &mut [Value]) {
-    let mut secret_next = false;
-    for argument in list {
-        let Value::String(text) = argument else { continue };
-        if std::mem::take(&mut secret_next) && !text.starts_with("--") {
-            *text = REDACTED.to_owned();
-            continue;
-        }
-        // A script for a shell: its words can't be told apart safely.
-        if text.contains(char::is_whitespace) && holds_secret_word(text) {
-            *text = REDACTED.to_owned();
-            continue;
-        }
-        match text.split_once('=') {
-            Some((name, _)) if holds_secret_word(name) => *text = format!("{name}={REDACTED}"),
-            None if text.starts_with('-') && holds_secret_word(text) => secret_next = true,
-            _ => {}
-        }
-    }
-}
-
-fn holds_secret_word(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    // `--tokenizer` and `--max-num-batched-tokens` are no secrets.
-    let lower = lower.replace("tokenizer", "").replace("tokens", "");
-    SECRET_WORDS.iter().any(|word| lower.contains(word))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::REDACTED;
     use serde_json::json;
 
     #[test]
