@@ -34,7 +34,8 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
         }
         None => {
             setup::check(root)?;
-            let binaries = build::shipped(root)?;
+            let binaries = build::target(root)?.join("shipped");
+            build::shipped(root, None, &binaries)?;
             plugins::build(root, &["node", "mock"])?;
             guests::build_hostile(root)?;
             (binaries, root.join("target/plugins"), root.join("target/hostile"))
