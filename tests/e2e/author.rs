@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Output, Test, binary, picket, quoted, repository, run, run_within, target};
+use e2e::{
+    Output, Test, binary, picket, quoted, repository, run, run_program, run_within, skip, target, which,
+};
 
 /// A command line of an author's, with the tools of this machine.
 struct Desk {
@@ -181,7 +183,7 @@ fn a_python_plugin_from_nothing_to_samples() {
     run_within(Duration::from_secs(900), async |test: &Test| {
         let authors = target().join("parts/authors/bin");
         if !authors.join("componentize-py").is_file() {
-            e2e::skip("needs componentize-py: run `cargo xtask parts authors`");
+            skip("needs componentize-py: run `cargo xtask parts authors`");
             return Ok(());
         }
         let desk = Desk { path: vec![authors], ..Desk::new(test) };
@@ -189,6 +191,28 @@ fn a_python_plugin_from_nothing_to_samples() {
         let example = repository().join("sdk/examples/nvidia-smi-xml");
         let tested = desk.plugin(&["test", &example.to_string_lossy()]).await?.ok()?;
         ensure!(tested.contains("2 readings"), "{tested}");
+        Ok(())
+    });
+}
+
+/// Of the SDKs themselves, which no plugin of an author's has a reason to try.
+#[test]
+fn the_sdks_keep_nothing_of_a_refused_collect() {
+    run(async |_: &Test| {
+        let tests = repository().join("sdk/tests");
+        for (program, options, file) in [
+            ("node", &["--test"][..], "javascript/refused.test.mjs"),
+            // Else it leaves files where the command line takes the SDK from.
+            ("python3", &["-B"], "python/test_refused.py"),
+        ] {
+            let Some(program) = which(program) else {
+                skip(&format!("needs {program}"));
+                continue;
+            };
+            let file = tests.join(file).display().to_string();
+            let arguments: Vec<&str> = options.iter().copied().chain([file.as_str()]).collect();
+            run_program(&program, &arguments).await?.ok()?;
+        }
         Ok(())
     });
 }

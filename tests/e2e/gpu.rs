@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::exposition::{Exposition, Labels};
 use e2e::{
     Agent, AgentBuilder, Aggregator, Api, Test, eventually, grants_of, quoted, repository, run, run_program,
-    skip, target,
+    skip, target, which,
 };
 use serde_json::Value;
 
@@ -565,11 +565,6 @@ fn nvidia_smi_agrees_with_every_value_in_the_same_second() {
         }
         bail!("{}", last.join("\n"))
     });
-}
-
-fn which(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 async fn ask_smi() -> Result<String> {

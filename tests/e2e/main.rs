@@ -26,5 +26,6 @@ mod slurm;
 mod standalone;
 mod suite;
 mod support;
+mod top;
 mod trust;
 mod wall;

@@ -192,13 +192,18 @@ impl Aggregator {
 
     /// Runs the `picket` CLI with the admin token.
     pub async fn cli(&self, args: &[&str]) -> Result<Output> {
+        run_program_with(&mut self.cli_command(args)?).await
+    }
+
+    /// What [`Self::cli`] runs.
+    pub fn cli_command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(binary("picket")?);
         command
             .args(args)
             .env("PICKET_URL", self.api.url())
             .env("PICKET_TOKEN", &self.token)
             .env("PICKET_CA", self.authority());
-        run_program_with(&mut command).await
+        Ok(command)
     }
 
     /// The CLI's `--output json`.

@@ -20,6 +20,7 @@ mod registry;
 mod slurm;
 mod slurm_dump;
 mod systemd;
+mod terminal;
 pub mod uplink;
 mod vllm;
 
@@ -46,6 +47,7 @@ pub use registry::Registry;
 pub use slurm::Slurm;
 pub use slurm_dump::{large_slurm_dump, slurm_reading_a_file};
 pub use systemd::Systemd;
+pub use terminal::Terminal;
 pub use vllm::Vllm;
 
 /// How long a condition may take. Generous: the machines are small and shared.
@@ -128,6 +130,12 @@ impl Test {
             eprintln!("--- {name}: {} ends with\n{}", file.display(), tail(file, 40));
         }
     }
+}
+
+/// A program of this machine's.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Says that this test is skipped and why; `cargo xtask test` counts it.

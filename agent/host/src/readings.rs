@@ -278,10 +278,13 @@ impl Readings {
         if self.live >= most {
             return Err(Refused::over(format!("{most} series are registered: limits.series")));
         }
-        if self.new.len() >= most || self.series.len() >= MAX_IDS {
+        if self.new.len() >= most {
+            let new = self.new.len();
+            return Err(Refused::over(format!("{new} new series since the last collect: limits.series")));
+        }
+        if self.series.len() >= MAX_IDS {
             return Err(Refused::over(format!(
-                "{} new series since the last collect: limits.series",
-                self.new.len()
+                "{MAX_IDS} series since the instance began, those that are retired included, and there is no number left"
             )));
         }
         // Bounded by MAX_IDS.
