@@ -200,7 +200,7 @@ fn by_commands_as_sinfo_and_squeue_and_scontrol_say() {
 fn by_slurmrestd_over_a_socket_with_a_token() {
     run(async |test: &Test| {
         let Some(mut slurm) = Slurm::start(test).await? else { return Ok(()) };
-        let (socket, token) = slurm.start_restd(test).await?;
+        let Some((socket, token)) = slurm.start_restd(test).await? else { return Ok(()) };
         submit(&slurm, &["--gres=gpu:3", "--wrap", "sleep 60"])?;
         let settings = format!(
             "reader = \"restd\"\nrestd_socket = {}\nrestd_secret = \"slurm\"\nrestd_user = \"root\"",
@@ -244,7 +244,7 @@ fn by_slurmrestd_over_a_socket_with_a_token() {
 fn slurmrestd_gives_a_dump_of_20000_nodes_in_the_memory_of_a_small_one() {
     run_within(Duration::from_secs(240), async |test: &Test| {
         let Some(mut slurm) = Slurm::start_with(test, 20_000).await? else { return Ok(()) };
-        let (socket, token) = slurm.start_restd(test).await?;
+        let Some((socket, token)) = slurm.start_restd(test).await? else { return Ok(()) };
         let settings = format!(
             "reader = \"restd\"\nrestd_socket = {}\nrestd_secret = \"slurm\"\nrestd_user = \"root\"\nrestd_timeout_seconds = 60\n\
              [plugins.slurm.limits]\nguest_time = \"30s\"\ncall_time = \"90s\"\nmemory = \"32MiB\"",

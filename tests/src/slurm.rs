@@ -2,6 +2,7 @@
 //! slurmrestd. It needs root (nodes of devices, the daemons' users). An older one runs from the folder that it was unpacked to, a
 //! newer one, which wants a newer C library, by `chroot` into its own.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -226,8 +227,15 @@ impl Slurm {
         self.controller.take().context("no controller runs")?.kill()
     }
 
-    /// slurmrestd on a Unix socket, with tokens; its socket, and a file with a token.
-    pub async fn start_restd(&mut self, test: &Test) -> Result<(PathBuf, PathBuf)> {
+    /// slurmrestd on a Unix socket, with tokens; its socket, and a file with a token. None (and said so, and counted) where its user
+    /// does not come by the program, as below a home folder of root's.
+    pub async fn start_restd(&mut self, test: &Test) -> Result<Option<(PathBuf, PathBuf)>> {
+        for folder in self.tree.ancestors() {
+            if std::fs::metadata(folder)?.permissions().mode() & 0o001 == 0 {
+                skip(&format!("slurmrestd refuses root, and no other user may enter {}", folder.display()));
+                return Ok(None);
+            }
+        }
         let place = self.folder.join("rest");
         std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY))?;
         // It must come by what it reads.
@@ -252,7 +260,7 @@ impl Slurm {
             Ok(())
         })
         .await?;
-        Ok((socket, file))
+        Ok(Some((socket, file)))
     }
 
     /// How many bytes slurmrestd answers with.

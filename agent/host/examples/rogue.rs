@@ -52,8 +52,8 @@ fn main() -> std::io::Result<()> {
         }
         "another-instance" => socket.write_all(&trial::ask(INSTANCE + 9))?,
         "asks-twice" => {
-            // At once: after an answer to the first the second would be due.
-            socket.write_all(&[trial::ask(INSTANCE), trial::ask(INSTANCE)].concat())?;
+            // After an answer to the first the second would be due: so many at once that no answer comes between all of them.
+            socket.write_all(&trial::ask(INSTANCE).repeat(256))?;
         }
         "done-twice" => {
             socket.write_all(&trial::done(INSTANCE, false))?;

@@ -168,7 +168,11 @@ pub fn log_file(pid: u32) -> Result<Content, Missing> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
 
     #[test]
     fn locks() {
@@ -182,6 +186,12 @@ mod tests {
     fn a_process_of_this_test() {
         let mut child =
             std::process::Command::new("sleep").args(["60"]).env("A_NAME", "a value").spawn().unwrap();
+        // A program's arguments stand there a moment after its start.
+        let (arguments, until) = (format!("/proc/{}/cmdline", child.id()), Instant::now() + DEADLINE);
+        while std::fs::read(&arguments).unwrap().is_empty() {
+            assert!(Instant::now() < until, "sleep has no arguments");
+            std::thread::yield_now();
+        }
         let process = Process { pid: child.id(), name: "sleep".to_owned(), parent: 1 };
         let Ok(Content::Text(text)) = describe(&process) else { panic!("not described") };
         child.kill().unwrap();
