@@ -176,9 +176,11 @@ pub(crate) struct Scan {
     pub next: u64,
     /// The first record that is damaged; it and all behind it are lost.
     pub first_bad: Option<u64>,
-    /// The highest sequence seen in what is lost, and how many frames.
+    /// The highest sequence seen in what is lost.
     highest: u64,
+    /// Frames of a segment whose head is damaged, but for those that were counted before: from this sequence on.
     pub frames_lost: u64,
+    counted_from: u64,
     /// When the last good record was appended, Unix ms.
     pub time_ms: i64,
 }
@@ -208,13 +210,14 @@ impl Scan {
             first_bad: None,
             highest: 0,
             frames_lost: 0,
+            counted_from: 0,
             time_ms: head.time_ms,
         }
     }
 
-    /// For a file whose head is damaged: all records in it are lost.
-    pub fn of_damaged() -> Self {
-        Self { offset: 0, next: 0, first_bad: Some(0), highest: 0, frames_lost: 0, time_ms: 0 }
+    /// For a file whose head is damaged: all records in it are lost, those from `counted_from` on since longer.
+    pub fn of_damaged(counted_from: u64) -> Self {
+        Self { offset: 0, next: 0, first_bad: Some(0), highest: 0, frames_lost: 0, counted_from, time_ms: 0 }
     }
 
     /// The next good record, up to `end`. With `bytes` false, its bytes are checked and not given.
@@ -234,7 +237,7 @@ impl Scan {
             if self.first_bad.is_some() || head.sequence != self.next {
                 self.first_bad.get_or_insert(self.next);
                 self.highest = self.highest.max(head.sequence);
-                self.frames_lost += 1;
+                self.frames_lost += u64::from(head.sequence < self.counted_from);
                 self.offset = after.min(end);
                 continue;
             }
@@ -249,7 +252,6 @@ impl Scan {
             let Some(bytes) = record else {
                 self.first_bad = Some(self.next);
                 self.highest = head.sequence;
-                self.frames_lost += 1;
                 continue;
             };
             self.next = self.next.saturating_add(1);

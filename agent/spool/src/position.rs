@@ -1,7 +1,8 @@
 //! What is acknowledged and what was lost: a small text file, replaced as a whole.
 //!
-//! It is written before a segment is dropped, and names the highest segment dropped, so that a crash between the two
-//! neither forgets a loss nor counts it twice. Acknowledgements are written with the next occasion.
+//! It is written before a segment is removed, and names the highest one up to which all are, so that a crash between the
+//! two neither forgets a loss nor counts it twice, nor brings back what was acknowledged. Acknowledgements within a
+//! segment are written with the next occasion.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,10 +22,18 @@ pub(crate) struct Position {
     /// By life: all up to this sequence.
     pub acked: BTreeMap<u64, u64>,
     pub lost: BTreeMap<&'static str, u64>,
-    /// By segment: how many of its records were counted as corrupt.
-    pub corrupt: BTreeMap<u64, u64>,
-    /// Segments up to this number were dropped, and their records counted.
+    /// By segment: which of its records were counted as corrupt.
+    pub corrupt: BTreeMap<u64, Corrupt>,
+    /// Segments up to this number are gone: acknowledged, or dropped and their records counted.
     pub dropped: u64,
+}
+
+/// What of a segment was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Corrupt {
+    pub records: u64,
+    /// None of them is before this sequence.
+    pub from: u64,
 }
 
 impl Position {
@@ -60,8 +69,8 @@ impl Position {
         for (reason, count) in &self.lost {
             let _ = writeln!(text, "lost {reason} {count}");
         }
-        for (segment, count) in &self.corrupt {
-            let _ = writeln!(text, "corrupt {segment} {count}");
+        for (segment, Corrupt { records, from }) in &self.corrupt {
+            let _ = writeln!(text, "corrupt {segment} {records} {from}");
         }
         let sum = crc32fast::hash(text.as_bytes());
         let _ = writeln!(text, "sum {sum:08x}");
@@ -92,7 +101,11 @@ impl Position {
                     }
                 }
                 ("corrupt", segment, Some(count)) => {
-                    position.corrupt.insert(segment.parse().ok()?, count.parse().ok()?);
+                    // A version before this one did not write from where.
+                    let from = words.next().map_or(Ok(0), str::parse).ok()?;
+                    position
+                        .corrupt
+                        .insert(segment.parse().ok()?, Corrupt { records: count.parse().ok()?, from });
                 }
                 _ => {}
             }
@@ -114,7 +127,7 @@ mod tests {
         let position = Position {
             acked: [(u64::MAX, 7), (3, u64::MAX)].into(),
             lost: [(CAP, 5), (CORRUPT, 1)].into(),
-            corrupt: [(9, 1)].into(),
+            corrupt: [(9, Corrupt { records: 1, from: 4 })].into(),
             dropped: 8,
         };
         position.save(&disk).unwrap();

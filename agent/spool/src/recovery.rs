@@ -4,7 +4,7 @@ use tracing::{info, warn};
 
 use crate::disk::Disk;
 use crate::format::{Scan, SegmentHead, Source, read_segment_head};
-use crate::position::Position;
+use crate::position::{Corrupt, Position};
 use crate::state::{Segment, State};
 
 const PREFIX: &str = "seg-";
@@ -42,11 +42,14 @@ pub(crate) fn recover(disk: &dyn Disk, life: u64, wall_ms: i64) -> std::io::Resu
     for &number in dropped {
         let _ = disk.remove(&segment_name(number));
     }
-    let mut found = Vec::new();
+    let (mut found, mut unread) = (Vec::new(), None);
     for &number in kept {
-        match examine(disk, number) {
+        match examine(disk, number, position.corrupt.get(&number)) {
             Ok(segment) => found.push(segment),
-            Err(error) => warn!(file = segment_name(number), %error, "a segment of the spool can't be read"),
+            Err(error) => {
+                warn!(file = segment_name(number), %error, "a segment of the spool can't be read");
+                unread.get_or_insert(number);
+            }
         }
     }
     position.corrupt.retain(|number, _| kept.contains(number));
@@ -55,7 +58,8 @@ pub(crate) fn recover(disk: &dyn Disk, life: u64, wall_ms: i64) -> std::io::Resu
     });
 
     let next_sequence = position.acked.get(&life).copied().unwrap_or(0) + 1;
-    let mut state = State { position, next_sequence, next_number: last_number + 1, ..State::default() };
+    let mut state =
+        State { position, unread, next_sequence, next_number: last_number + 1, ..State::default() };
     for (index, segment) in found.iter().enumerate() {
         take(disk, &mut state, segment, found.get(index + 1), wall_ms);
     }
@@ -76,12 +80,13 @@ pub(crate) fn recover(disk: &dyn Disk, life: u64, wall_ms: i64) -> std::io::Resu
     Ok(state)
 }
 
-fn examine(disk: &dyn Disk, number: u64) -> std::io::Result<Found> {
+fn examine(disk: &dyn Disk, number: u64, counted: Option<&Corrupt>) -> std::io::Result<Found> {
     let file = disk.open(&segment_name(number))?;
     let end = file.len()?;
     let mut source = Source::new(file.clone());
     let head = read_segment_head(&mut source, end)?;
-    let mut scan = head.as_ref().map_or_else(Scan::of_damaged, Scan::new);
+    let counted_from = counted.map_or(u64::MAX, |counted| counted.from);
+    let mut scan = head.as_ref().map_or_else(|| Scan::of_damaged(counted_from), Scan::new);
     while scan.step(&mut source, end, false)?.is_some() {}
     if head.is_some() && scan.first_bad.is_none() && scan.offset < end {
         warn!(
@@ -100,7 +105,8 @@ fn take(disk: &dyn Disk, state: &mut State, found: &Found, next: Option<&Found>,
     let Found { number, head, scan, bytes } = found;
     let Some(head) = head else {
         warn!(file = segment_name(*number), "a segment of the spool has a damaged head and is left out");
-        state.corrupt(*number, scan.frames_lost);
+        let counted = state.position.corrupt.get(number).map_or(0, |counted| counted.records);
+        state.corrupt(*number, counted + scan.frames_lost, 0);
         // Nothing in it can be used by anyone.
         if state.position.save(disk).is_ok() {
             let _ = disk.remove(&segment_name(*number));
@@ -109,8 +115,13 @@ fn take(disk: &dyn Disk, state: &mut State, found: &Found, next: Option<&Found>,
     };
     let follows = next.filter(|next| next.number == number + 1).and_then(|next| next.head.as_ref());
     let after = follows.filter(|next| next.life == head.life).map(|next| next.first);
-    let lost = scan.lost(after, state.acked_of(head.life));
-    state.corrupt(*number, lost);
+    let acked = state.acked_of(head.life);
+    let first_lost = scan.first_bad.unwrap_or(scan.next).max(acked.saturating_add(1));
+    // Damage before what was found damaged earlier may hide how far that went.
+    let counted = state.position.corrupt.get(number).filter(|_| scan.first_bad.is_some());
+    let since = counted.map_or(0, |counted| counted.records + counted.from.saturating_sub(first_lost));
+    let lost = scan.lost(after, acked).max(since);
+    state.corrupt(*number, lost, first_lost);
     let segment = Segment {
         life: head.life,
         first: head.first,

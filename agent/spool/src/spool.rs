@@ -103,7 +103,8 @@ impl Spool {
             source,
         })?;
         let shared = Arc::new(Shared::new(disk, clock, options, life, durable, state));
-        let writer = Writer::new(Arc::clone(&shared));
+        let mut writer = Writer::new(Arc::clone(&shared));
+        writer.tidy_found();
         std::thread::Builder::new()
             .name("picket-spool".into())
             .spawn(move || writer.run())

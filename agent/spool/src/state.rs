@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tracing::warn;
 
-use crate::position::Position;
+use crate::position::{Corrupt, Position};
 use crate::recovery::segment_name;
 
 pub(crate) const CAP: &str = "cap";
@@ -75,6 +75,8 @@ impl Entry {
 #[derive(Default)]
 pub(crate) struct State {
     pub segments: BTreeMap<u64, Segment>,
+    /// The first file that could not be read: it is left to the next process.
+    pub unread: Option<u64>,
     /// The one that is written to.
     pub active: Option<u64>,
     pub position: Position,
@@ -106,12 +108,12 @@ impl State {
         }
     }
 
-    /// Notes how many records of a segment are damaged, however often that is found.
-    pub fn corrupt(&mut self, number: u64, records: u64) {
-        let known = self.position.corrupt.get(&number).copied().unwrap_or(0);
+    /// Notes how many records of a segment are damaged, the first of them `from`, however often that is found.
+    pub fn corrupt(&mut self, number: u64, records: u64, from: u64) {
+        let known = self.position.corrupt.get(&number).map_or(0, |known| known.records);
         if records > known {
             warn!(file = segment_name(number), records, "records of the spool are damaged and are left out");
-            self.position.corrupt.insert(number, records);
+            self.position.corrupt.insert(number, Corrupt { records, from });
             self.lose(CORRUPT, records - known);
         }
     }
@@ -121,7 +123,7 @@ impl State {
         let Some(segment) = self.segments.get(&number) else { return };
         let first = self.first_pending(segment).max(bad);
         let records = segment.damaged + segment.next.saturating_sub(first);
-        self.corrupt(number, records);
+        self.corrupt(number, records, first);
         if self.active == Some(number) {
             // What comes now is safe in a segment of its own.
             self.fill = None;

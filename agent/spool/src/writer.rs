@@ -45,6 +45,12 @@ impl Writer {
         Self { shared, active: None, packer: Packer::default(), buffer: Vec::new(), saved_ms }
     }
 
+    /// Before the first record: what was found is kept only as far as age and size allow.
+    pub fn tidy_found(&mut self) {
+        self.tidy();
+        self.make_room();
+    }
+
     pub fn run(mut self) {
         loop {
             self.tidy();
@@ -259,14 +265,21 @@ impl Writer {
                 forget(&mut state, *number, segment.life, self.shared.life);
             }
         }
-        let save = state.unsaved && now_ms.saturating_sub(self.saved_ms) >= SAVE_AFTER_MS;
+        if !done.is_empty() {
+            // Said before they are removed: a crash can bring a removed file back, and with it bytes beyond the limit.
+            let active = self.active.as_ref().map(|active| active.number);
+            let kept = state.segments.keys().next().copied().into_iter().chain(active).chain(state.unread);
+            let all_before = kept.min().unwrap_or(state.next_number).saturating_sub(1);
+            state.position.dropped = state.position.dropped.max(all_before);
+        }
+        let due = !done.is_empty() || now_ms.saturating_sub(self.saved_ms) >= SAVE_AFTER_MS;
         drop(state);
+        if due {
+            self.save();
+        }
         for number in done {
             debug!(file = segment_name(number), "all of a segment is acknowledged");
             self.remove(number);
-        }
-        if save {
-            self.save();
         }
     }
 

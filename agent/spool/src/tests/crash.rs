@@ -88,6 +88,47 @@ fn losses_at_the_cap_are_counted_exactly_wherever_it_crashes() {
     check(16 * KIB);
 }
 
+#[test]
+fn a_crash_brings_back_nothing_that_was_acknowledged() {
+    let disk = Arc::<Faulty>::default();
+    let spool = open(&disk, options(24 * KIB, 4 * KIB), 1);
+    for _ in 0..34 {
+        append(&spool, 1, 600);
+    }
+    let full = spool.stats();
+    spool.ack(1, 6);
+    until(&spool, "one segment less", |stats| stats.segments < full.segments);
+    append(&spool, 1, 600);
+    // The folder as it was made durable last, not as programs saw it.
+    let after = Arc::new(disk.after_crash(0));
+    let spool = open(&after, options(24 * KIB, 4 * KIB), 2);
+    let stats = spool.stats();
+    assert!(stats.bytes <= 24 * KIB && stats.segments == full.segments - 1, "{full:?}, then {stats:?}");
+    assert_eq!(stats.lost, full.lost);
+    assert_eq!(sequences(&drain(&spool), 1), (7..=35).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_now_is_left_to_the_next_process() {
+    let disk = Arc::<Faulty>::default();
+    let spool = open(&disk, options(64 * KIB, 4 * KIB), 1);
+    for _ in 0..12 {
+        append(&spool, 1, 600);
+    }
+    spool.close().unwrap();
+    disk.refuse_reads(Some(std::io::ErrorKind::PermissionDenied));
+    let unable = open(&disk, options(64 * KIB, 4 * KIB), 2);
+    for _ in 0..12 {
+        append(&unable, 2, 600);
+    }
+    unable.ack(2, 12);
+    until(&unable, "all but the last acknowledged and gone", |stats| stats.segments == 1);
+    unable.close().unwrap();
+    disk.refuse_reads(None);
+    let again = open(&disk, options(64 * KIB, 4 * KIB), 3);
+    assert_eq!(sequences(&drain(&again), 1), (1..=12).collect::<Vec<_>>());
+}
+
 /// The child of the test below: appends for ever and says what is durable.
 #[test]
 #[ignore = "run by the_process_is_killed_again_and_again"]
