@@ -87,8 +87,7 @@ const RECIPES: &[Recipe] = &[
         programs: &["picket-agent", "picket-worker", "picket-compile", "picket-nvml"],
         entrypoint: "/usr/bin/picket-agent",
         command: &["run", "--config", "/etc/picket/agent.toml"],
-        // One arena: the agent's two threads gain nothing from more, and each costs memory.
-        environment: &["MALLOC_ARENA_MAX=1"],
+        environment: &[],
         ports: &[],
         state: &["var/lib/picket-agent", "var/cache/picket-agent"],
         with_plugins: true,
@@ -138,7 +137,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
                 Some(folder) => folder.clone(),
                 None => {
                     plugins::build(root, &[])?;
-                    root.join("target/plugins")
+                    target.join("plugins")
                 }
             };
             let signed = sign(&built, args.key.as_deref(), &bin, stage.path())?;

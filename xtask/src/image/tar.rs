@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-
-const BLOCK: usize = 512;
+use anyhow::{Context, Result};
 
 /// A file or a folder of an image.
 pub struct Entry {
@@ -18,8 +16,7 @@ pub struct Entry {
 
 enum Content {
     Folder,
-    Bytes(Vec<u8>),
-    File(PathBuf, u64),
+    File(Vec<u8>),
 }
 
 impl Entry {
@@ -33,25 +30,13 @@ impl Entry {
     }
 
     pub fn bytes(path: &str, bytes: Vec<u8>) -> Self {
-        Self { path: path.to_owned(), owner: 0, mode: 0o644, content: Content::Bytes(bytes) }
+        Self { path: path.to_owned(), owner: 0, mode: 0o644, content: Content::File(bytes) }
     }
 
     /// A copy of a file of this machine, links followed.
     pub fn file(path: &str, from: &Path, mode: u32) -> Result<Self> {
-        let meta = std::fs::metadata(from).with_context(|| format!("cannot read {}", from.display()))?;
-        if !meta.is_file() {
-            bail!("{} is no file", from.display());
-        }
-        let content = Content::File(from.to_owned(), meta.len());
-        Ok(Self { path: path.to_owned(), owner: 0, mode, content })
-    }
-
-    fn size(&self) -> u64 {
-        match &self.content {
-            Content::Folder => 0,
-            Content::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            Content::File(_, size) => *size,
-        }
+        let bytes = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        Ok(Self { mode, ..Self::bytes(path, bytes) })
     }
 }
 
@@ -72,58 +57,24 @@ impl Layer {
     }
 
     /// The tar, dated `time`.
-    pub fn write(&self, mut to: impl Write, time: u64) -> Result<()> {
+    pub fn write(&self, to: impl Write, time: u64) -> Result<()> {
+        let mut archive = tar::Builder::new(to);
         for entry in self.entries.values() {
-            let size = entry.size();
-            to.write_all(&header(entry, size, time)?)?;
-            let written = match &entry.content {
-                Content::Folder => 0,
-                Content::Bytes(bytes) => {
-                    to.write_all(bytes)?;
-                    size
-                }
-                Content::File(path, _) => {
-                    let mut file = std::fs::File::open(path)
-                        .with_context(|| format!("cannot read {}", path.display()))?;
-                    std::io::copy(&mut file, &mut to)
-                        .with_context(|| format!("cannot read {}", path.display()))?
-                }
+            let (kind, end, content) = match &entry.content {
+                Content::Folder => (tar::EntryType::Directory, "/", &[][..]),
+                Content::File(bytes) => (tar::EntryType::Regular, "", bytes.as_slice()),
             };
-            if written != size {
-                bail!("{} changed while it was read", entry.path);
-            }
-            let over = usize::try_from(size % BLOCK as u64)?;
-            if over > 0 {
-                to.write_all(&[0; BLOCK][over..])?;
-            }
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(entry.mode);
+            header.set_uid(entry.owner.into());
+            header.set_gid(entry.owner.into());
+            header.set_mtime(time);
+            archive
+                .append_data(&mut header, format!("{}{end}", entry.path), content)
+                .with_context(|| format!("{} cannot be put into a tar", entry.path))?;
         }
-        to.write_all(&[0; 2 * BLOCK])?;
-        Ok(())
+        archive.into_inner()?.flush().context("a tar cannot be written")
     }
-}
-
-fn header(entry: &Entry, size: u64, time: u64) -> Result<[u8; BLOCK]> {
-    let folder = matches!(entry.content, Content::Folder);
-    let name = if folder { format!("{}/", entry.path) } else { entry.path.clone() };
-    let mut header = [0; BLOCK];
-    let mut put = |at: usize, room: usize, text: &str| -> Result<()> {
-        let field = header.get_mut(at..at + room).and_then(|field| field.get_mut(..text.len()));
-        field
-            .with_context(|| format!("{name}: {text:?} is too long for a tar"))?
-            .copy_from_slice(text.as_bytes());
-        Ok(())
-    };
-    put(0, 100, &name)?;
-    put(100, 7, &format!("{:07o}", entry.mode))?;
-    put(108, 7, &format!("{:07o}", entry.owner))?;
-    put(116, 7, &format!("{:07o}", entry.owner))?;
-    put(124, 11, &format!("{size:011o}"))?;
-    put(136, 11, &format!("{time:011o}"))?;
-    put(148, 8, "        ")?;
-    put(156, 1, if folder { "5" } else { "0" })?;
-    put(257, 8, "ustar\u{0}00")?;
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    let sum = format!("{sum:06o}\0 ");
-    header[148..156].copy_from_slice(sum.as_bytes());
-    Ok(header)
 }

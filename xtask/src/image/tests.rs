@@ -79,7 +79,10 @@ fn every_descriptor_is_of_the_blob_it_names() {
 fn a_layer_is_what_gnu_tar_reads() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("layer.tar");
-    layers("text")[0].write(std::fs::File::create(&file).unwrap(), 1_700_000_000).unwrap();
+    let mut layer = layers("text").remove(0);
+    let long = "x".repeat(101);
+    layer.add(Entry::text(&long, "long"));
+    layer.write(std::fs::File::create(&file).unwrap(), 1_700_000_000).unwrap();
     let listing = command::output(
         Command::new("tar")
             .args(["--numeric-owner", "--utc", "--full-time", "-tvf"])
@@ -93,14 +96,14 @@ fn a_layer_is_what_gnu_tar_reads() {
     assert_eq!(words("var/lib/own/")[..2], ["drwx------", "65532/65532"]);
     assert_eq!(words("etc/deep/")[..2], ["drwxr-xr-x", "0/0"]);
     assert_eq!(words("etc/deep/down/file")[..5], ["-rw-r--r--", "0/0", "4", "2023-11-14", "22:13:20"]);
+    assert_eq!(words(&long)[..3], ["-rw-r--r--", "0/0", "4"]);
 }
 
 #[test]
-fn a_name_that_a_tar_cannot_hold_is_refused() {
+fn a_name_that_leads_out_is_refused() {
     let mut layer = Layer::default();
-    layer.add(Entry::text(&"x".repeat(101), ""));
-    let error = layer.write(std::io::sink(), 0).unwrap_err().to_string();
-    assert!(error.contains("too long"), "{error}");
+    layer.add(Entry::text("a/../../b", ""));
+    assert!(layer.write(std::io::sink(), 0).is_err());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The file: a tar of plain files (POSIX ustar), compressed by gzip, as every system opens it.
+//! The file: a tar of plain files, compressed by gzip, as every system opens it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,8 +8,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-const BLOCK: usize = 512;
-/// What the format has room for.
+/// What the format (POSIX ustar) has room for.
 const MAX_NAME: usize = 100;
 const MAX_FOLDER: usize = 155;
 
@@ -22,14 +21,18 @@ pub fn pack<'a>(
     files: impl Iterator<Item = (&'a str, &'a [u8])>,
     time: i64,
 ) -> io::Result<Vec<u8>> {
-    let mut out = GzEncoder::new(Vec::new(), Compression::default());
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for (name, content) in files {
-        out.write_all(&header(folder, name, content.len(), time))?;
-        out.write_all(content)?;
-        out.write_all(&vec![0; content.len().next_multiple_of(BLOCK) - content.len()])?;
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(time.max(0).unsigned_abs());
+        let path = format!("{}/{}", plain(folder, MAX_FOLDER), plain(name, MAX_NAME));
+        archive.append_data(&mut header, path, content)?;
     }
-    out.write_all(&[0; 2 * BLOCK])?;
-    out.finish()
+    archive.into_inner()?.finish()
 }
 
 /// Makes the file, for its user alone. What is there already, a link too, is left as it is.
@@ -48,29 +51,6 @@ pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
 fn write_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-fn header(folder: &str, name: &str, length: usize, time: i64) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    put(&mut block, 0, plain(name, MAX_NAME).as_bytes());
-    put(&mut block, 100, b"0000600\0");
-    put(&mut block, 108, b"0000000\0");
-    put(&mut block, 116, b"0000000\0");
-    put(&mut block, 124, format!("{length:011o}\0").as_bytes());
-    put(&mut block, 136, format!("{:011o}\0", time.clamp(0, 0o77_777_777_777)).as_bytes());
-    put(&mut block, 148, b"        ");
-    put(&mut block, 156, b"0");
-    put(&mut block, 257, b"ustar\x0000");
-    put(&mut block, 345, plain(folder, MAX_FOLDER).as_bytes());
-    let sum: u32 = block.iter().copied().map(u32::from).sum();
-    put(&mut block, 148, format!("{sum:06o}\0 ").as_bytes());
-    block
-}
-
-fn put(block: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
-    for (to, from) in block.iter_mut().skip(at).zip(bytes) {
-        *to = *from;
-    }
 }
 
 /// A path that is harmless wherever it is unpacked.
