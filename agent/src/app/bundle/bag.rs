@@ -34,6 +34,9 @@ pub struct Entry {
     /// Why it is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// It may not be read by this user.
+    #[serde(skip)]
+    pub denied: bool,
     #[serde(skip)]
     pub content: String,
 }
@@ -65,6 +68,12 @@ pub enum Missing {
     NoTime,
     #[error("the bundle was full with {} MiB", MAX_TOTAL >> 20)]
     Full,
+}
+
+impl Missing {
+    fn denied(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
+    }
 }
 
 pub struct Bag {
@@ -103,12 +112,29 @@ impl Bag {
             if total + text.len() > MAX_TOTAL { Err(Missing::Full) } else { Ok((text, redacted, cut)) }
         });
         let entry = match kept {
-            Ok((content, redacted, cut)) => {
-                Entry { name, from, bytes: content.len(), redacted, cut, missing: None, content }
-            }
+            Ok((content, redacted, cut)) => Entry {
+                name,
+                from,
+                bytes: content.len(),
+                redacted,
+                cut,
+                missing: None,
+                denied: false,
+                content,
+            },
             Err(why) => {
+                let denied = why.denied();
                 let missing = Some(self.redactor.text(&why.to_string()).text);
-                Entry { name, from, bytes: 0, redacted: 0, cut: None, missing, content: String::new() }
+                Entry {
+                    name,
+                    from,
+                    bytes: 0,
+                    redacted: 0,
+                    cut: None,
+                    missing,
+                    denied,
+                    content: String::new(),
+                }
             }
         };
         self.entries.push(entry);

@@ -108,9 +108,7 @@ impl Bundle {
 
     /// Something is missing because this user may not read it.
     pub fn lacks_rights(&self) -> bool {
-        let denied =
-            |entry: &Entry| entry.missing.as_ref().is_some_and(|why| why.contains("ermission denied"));
-        self.entries.iter().any(denied)
+        self.entries.iter().any(|entry| entry.denied)
     }
 }
 

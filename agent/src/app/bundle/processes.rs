@@ -59,8 +59,10 @@ pub fn running(state_dir: &Path) -> Vec<Process> {
     let mut family = vec![agent.clone()];
     let mut at = 0;
     while let Some(parent) = family.get(at).map(|process| process.pid) {
-        // A name that a process gives itself is believed only of the agent's own children.
-        family.extend(all.values().filter(|process| process.parent == parent).cloned());
+        // They were not read in one moment: where a number went to another process meanwhile, parents may form a ring.
+        let new = |process: &&Process| process.parent == parent && !family.contains(process);
+        let children: Vec<_> = all.values().filter(new).cloned().collect();
+        family.extend(children);
         at += 1;
     }
     family
