@@ -12,7 +12,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 /// How often a running guest is stopped for a look at its time.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(10);
 
 /// The thread, which ends with this.
 #[derive(Debug)]

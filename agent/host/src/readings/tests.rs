@@ -93,6 +93,20 @@ fn live_series_wear_nothing_out() {
     }
 }
 
+/// The last number is given; then what is new is refused, and what is known is not.
+#[test]
+fn numbers_end() {
+    let mut r = readings(Limits::default());
+    let used = || SeriesEntry { key: 0, pushed: 0, last_ms: None, life: Life::Retired };
+    r.series.resize_with(MAX_IDS - 1, used);
+    let last = MAX_IDS as u32 - 1;
+    assert_eq!(r.register(vec![series("last")]), Ok(vec![last]));
+    let over = r.register(vec![series("last"), series("new")]);
+    let no_number = |refused: &Refused| matches!(refused, Refused::Quota { fits: 1, message } if message.contains("no number left"));
+    assert!(over.as_ref().is_err_and(no_number), "{over:?}");
+    assert_eq!(r.register(vec![series("last")]), Ok(vec![last]));
+}
+
 #[test]
 fn times_of_a_series_ascend() {
     let mut r = readings(Limits::default());
