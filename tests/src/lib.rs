@@ -174,7 +174,21 @@ where
 }
 
 /// [`eventually`] with a deadline of its own.
-pub async fn eventually_within<T, F, Fut>(within: Duration, what: &str, mut ask: F) -> Result<T>
+pub async fn eventually_within<T, F, Fut>(within: Duration, what: &str, ask: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    eventually_every(Duration::from_millis(50), within, what, ask).await
+}
+
+/// [`eventually`] for what costs something to ask: asked so seldom.
+pub async fn eventually_every<T, F, Fut>(
+    every: Duration,
+    within: Duration,
+    what: &str,
+    mut ask: F,
+) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
@@ -186,7 +200,7 @@ where
             Err(error) if Instant::now() > deadline => {
                 return Err(error.context(format!("after {} s still not: {what}", within.as_secs())));
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => tokio::time::sleep(every).await,
         }
     }
 }

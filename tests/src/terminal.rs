@@ -44,7 +44,7 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // An error is how Linux says that the program has closed it.
-            while let Ok(count) = drawn.read(&mut bytes) {
+            while let Ok(count @ 1..) = drawn.read(&mut bytes) {
                 parser
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Agent, Aggregator, Test, quoted};
+use e2e::{Agent, Aggregator, Test, eventually_every, quoted};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -313,12 +313,5 @@ async fn pending(agent: &Agent) -> Result<f64> {
 
 /// Asks again and again until the answer is `Ok`, as [`Fleet::well`] does.
 async fn until(what: &str, ask: impl AsyncFn() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + RECOVERY;
-    while let Err(error) = ask().await {
-        if Instant::now() > deadline {
-            return Err(error.context(format!("after {} s still not: {what}", RECOVERY.as_secs())));
-        }
-        tokio::time::sleep(ASK_EVERY).await;
-    }
-    Ok(())
+    eventually_every(ASK_EVERY, RECOVERY, what, || ask()).await
 }
