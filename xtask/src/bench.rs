@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::{command, parts, plugins, setup};
+use crate::{build, command, parts, plugins, setup};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,38 +18,11 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
     setup::check(root)?;
     parts::fetch_peers(root)?;
     plugins::build(root, &[])?;
-    // Each apart: features of the one must not reach the other.
-    for build in [
-        &["build", "--profile", "small", "-p", "picket-agent"][..],
-        &["build", "--profile", "small", "-p", "picket-agent-host", "--bin", "picket-worker"],
-        &[
-            "build",
-            "--profile",
-            "small",
-            "-p",
-            "picket-agent-nvml",
-            "--features",
-            "driver",
-            "--bin",
-            "picket-nvml",
-        ],
-        // Stands in for the driver.
-        &["build", "--release", "-p", "fake-nvml"],
-        &["build", "--release", "-p", "picket-aggregator"],
-        &[
-            "build",
-            "--release",
-            "-p",
-            "picket-agent-host",
-            "--features",
-            "compile",
-            "--bin",
-            "picket-compile",
-        ],
-        &["build", "--release", "-p", "picket-agent-host", "--example", "collect-loop"],
-    ] {
-        command::run(&mut command::cargo(root, build))?;
-    }
+    build::release(root, None)?;
+    // Stands in for the driver.
+    command::run(&mut command::cargo(root, &["build", "--release", "-p", "fake-nvml"]))?;
+    let sandboxed = ["build", "--release", "-p", "picket-agent-host", "--example", "collect-loop"];
+    command::run(&mut command::cargo(root, &sandboxed))?;
     let native = ["build", "--release", "-p", "picket-plugin-node", "--example", "native-collect-loop"];
     command::run(&mut command::cargo(&root.join("plugins"), &native))?;
     let mut command = command::cargo(root, &["run", "--release", "--package", "benches", "--"]);

@@ -104,9 +104,8 @@ const SHIPPED: &[Part] = &[
     },
 ];
 
-/// Builds what is shipped, each program in its own profile, into one folder. `triple`: for another machine than this one.
-pub fn shipped(root: &Path, triple: Option<&str>, folder: &Path) -> Result<()> {
-    let built = target(root)?.join(triple.unwrap_or_default());
+/// Builds what is shipped, each program in its own profile. `triple`: for another machine than this one.
+pub fn release(root: &Path, triple: Option<&str>) -> Result<()> {
     for part in SHIPPED {
         let mut build = command::cargo(root, &["build", "--locked", "--profile", part.profile]);
         build.args(part.args);
@@ -114,6 +113,15 @@ pub fn shipped(root: &Path, triple: Option<&str>, folder: &Path) -> Result<()> {
             build.args(["--target", triple]);
         }
         command::run(&mut build)?;
+    }
+    Ok(())
+}
+
+/// The same, and puts it into one folder.
+pub fn shipped(root: &Path, triple: Option<&str>, folder: &Path) -> Result<()> {
+    release(root, triple)?;
+    let built = target(root)?.join(triple.unwrap_or_default());
+    for part in SHIPPED {
         collect(part.programs.iter().copied(), &built.join(part.profile), folder)?;
     }
     Ok(())

@@ -103,7 +103,7 @@ fn place(root: &Path, bin: Option<PathBuf>, plugins: Option<PathBuf>) -> Result<
     let bin = bin
         .or_else(|| Some(target.join("debug")))
         .filter(|bin| command::is_program(&bin.join("picket-agent")));
-    let plugins = plugins.unwrap_or_else(|| root.join("target/plugins"));
+    let plugins = plugins.unwrap_or_else(|| target.join("plugins"));
     Ok(Place { root, tools: Tools::fetch(&target), bin, plugins, scratch })
 }
 

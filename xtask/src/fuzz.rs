@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command;
+use crate::{build, command};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,7 +44,7 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
         let all: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
         bail!("there is no such target; there are {}", all.join(", "));
     }
-    let out = root.join("target/fuzz");
+    let out = build::target(root)?.join("fuzz");
     let mut cargo = command::cargo(&fuzz, &["build", "--release", "--target", TRIPLE]);
     cargo.env("CARGO_TARGET_DIR", &out).env("RUSTFLAGS", COVERAGE);
     if chosen.iter().all(|(_, daemons)| !daemons) {
@@ -135,7 +135,8 @@ fn examples(root: &Path, name: &str) -> Result<Vec<PathBuf>> {
     let list = std::fs::read_to_string(root.join("tests/inputs/examples.toml"))?;
     let mut list: BTreeMap<String, Vec<PathBuf>> = toml::from_str(&list)?;
     if name == "component" {
-        let built = ["target/guests", "target/hostile", "target/plugins"].map(PathBuf::from);
+        let target = build::target(root)?;
+        let built = ["guests", "hostile", "plugins"].map(|folder| target.join(folder));
         list.entry(name.to_owned()).or_default().extend(built);
     }
     let mut files = Vec::new();

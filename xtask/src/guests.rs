@@ -5,18 +5,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{command, plugins, setup};
+use crate::{build, command, plugins, setup};
 
 /// Builds all of `tests/guests`. A file is written only where it changed.
 pub fn build(root: &Path) -> Result<()> {
     let workspace = root.join("tests/guests");
     let target = setup::WASM_TARGET;
-    // Beside the first-party plugins, so that what both need is built once.
-    let shared = root.join("plugins/target");
+    let shared = plugins::folder(root);
     let mut cargo = command::cargo(&workspace, &["build", "--release", "--target", target]);
     command::run(cargo.env("CARGO_TARGET_DIR", &shared))?;
     let built = shared.join(target).join("release");
-    let out = root.join("target/guests");
+    let out = build::target(root)?.join("guests");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     for entry in std::fs::read_dir(&workspace)? {
         let folder = entry?.path();
@@ -37,11 +36,11 @@ pub fn build(root: &Path) -> Result<()> {
 pub fn build_hostile(root: &Path) -> Result<()> {
     let workspace = root.join("tests/hostile");
     let target = setup::WASM_TARGET;
-    let shared = root.join("plugins/target");
+    let shared = plugins::folder(root);
     let mut cargo = command::cargo(&workspace, &["build", "--release", "--examples", "--target", target]);
     command::run(cargo.env("CARGO_TARGET_DIR", &shared))?;
     let built = shared.join(target).join("release/examples");
-    let out = root.join("target/hostile");
+    let out = build::target(root)?.join("hostile");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     for entry in std::fs::read_dir(workspace.join("plugins"))? {
         let source = entry?.path();

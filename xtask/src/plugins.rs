@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wit_component::{ComponentEncoder, DecodedWasm};
 
-use crate::command;
+use crate::{build, command};
 
 /// The component's custom section that holds the manifest.
 const SECTION: &str = "picket:manifest";
@@ -21,7 +21,9 @@ const TARGET: &str = "wasm32-unknown-unknown";
 pub fn build(root: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     let workspace = root.join("plugins");
     let plugins = select(all(&workspace)?, names)?;
+    let target = folder(root);
     let mut command = command::cargo(&workspace, &["build", "--release", "--lib", "--target", TARGET]);
+    command.env("CARGO_TARGET_DIR", &target);
     for plugin in &plugins {
         command.args(["--package", &plugin.package]);
     }
@@ -31,10 +33,15 @@ pub fn build(root: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
             "the plugins did not build ({status}). Where the target is missing: rustup target add {TARGET}"
         );
     }
-    let built = workspace.join("target").join(TARGET).join("release");
-    let out = root.join("target/plugins");
+    let built = target.join(TARGET).join("release");
+    let out = build::target(root)?.join("plugins");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     plugins.iter().map(|plugin| plugin.make(&built, &out)).collect()
+}
+
+/// Where whatever runs in the sandbox is built, wherever the rest is: what plugins and guests both need is built once.
+pub fn folder(root: &Path) -> PathBuf {
+    root.join("plugins/target")
 }
 
 /// Signs a plugin as everybody does: by the command line, which writes `FILE.sig` beside it.

@@ -34,14 +34,18 @@ pub fn run(root: &Path, args: &Args) -> Result<bool> {
         }
         None => {
             setup::check(root)?;
-            let binaries = build::target(root)?.join("shipped");
+            let target = build::target(root)?;
+            let binaries = target.join("shipped");
             build::shipped(root, None, &binaries)?;
             plugins::build(root, &["node", "mock"])?;
             guests::build_hostile(root)?;
-            (binaries, root.join("target/plugins"), root.join("target/hostile"))
+            (binaries, target.join("plugins"), target.join("hostile"))
         }
     };
-    let into = std::path::absolute(args.into.clone().unwrap_or_else(|| root.join("target/soak")))?;
+    let into = match &args.into {
+        Some(folder) => std::path::absolute(folder)?,
+        None => build::target(root)?.join("soak"),
+    };
     // Who watches is not measured, so the profile of the tests will do.
     let mut soak = command::cargo(root, &["run", "--package", "benches", "--", "soak"]);
     soak.args(["--hours", &args.hours.to_string()]);

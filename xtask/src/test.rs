@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{build, command, deploy, guests, parts, setup, system, tidy};
+use crate::{build, command, deploy, guests, parts, plugins, setup, system, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -187,7 +187,7 @@ fn lints(root: &Path) -> Result<bool> {
 /// The plugins' and the SDK's own tests, on this machine's target: they build natively too. In the plugins' target folder: the
 /// main workspace links some of them as libraries, whose files have the same names.
 fn plugin_tests(root: &Path, counts: &mut Counts) -> Result<()> {
-    let target = root.join("plugins/target");
+    let target = plugins::folder(root);
     for workspace in ["plugins", "sdk"] {
         let manifest = format!("{workspace}/Cargo.toml");
         if !root.join(&manifest).exists() {
