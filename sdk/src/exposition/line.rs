@@ -106,7 +106,9 @@ pub fn series_end(line: &[u8]) -> Result<usize, LineError> {
     let end = start + name;
     let after = skip_blanks(line.get(end..).unwrap_or_default());
     if after.first() != Some(&b'{') {
-        return Ok(end);
+        // A name ends at a blank: `a-b 1` is not the value -b of `a`.
+        let ends = line.get(end).is_none_or(|byte| is_blank(*byte));
+        return if ends { Ok(end) } else { Err(LineError::Name) };
     }
     let (mut quoted, mut escaped) = (false, false);
     let open = line.len() - after.len();

@@ -67,8 +67,9 @@ fn reference(line: &str) -> Option<(String, Pairs, f64, Option<i64>)> {
         return None;
     }
     let rest: String = chars.collect();
-    let rest = rest.split('#').next()?;
-    let mut words = rest.split([' ', '\t']).filter(|w| !w.is_empty());
+    let words = rest.split([' ', '\t']).filter(|w| !w.is_empty());
+    // An exemplar is a word of its own.
+    let mut words = words.take_while(|w| !w.starts_with('#'));
     let value = words.next()?.parse().ok()?;
     let time = match words.next() {
         Some(word) => Some(word.parse::<f64>().ok().filter(|t| t.is_finite() && t.fract() == 0.0)? as i64),
