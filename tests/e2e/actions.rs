@@ -1,7 +1,7 @@
 //! Actions from the CLI to a real Docker Engine and back: plan, digest, apply, result; what is refused; and an agent that is
 //! killed between intent and result.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -39,13 +39,13 @@ fn starts(notes: &Path) -> usize {
     std::fs::read_to_string(notes.join("starts")).unwrap_or_default().lines().count()
 }
 
-fn notes(test: &Test, name: &str) -> Result<std::path::PathBuf> {
+fn notes(test: &Test, name: &str) -> Result<PathBuf> {
     let folder = test.folder().join(name);
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
 }
 
-async fn offered(aggregator: &Aggregator, node: &str) -> Result<()> {
+pub(crate) async fn offered(aggregator: &Aggregator, node: &str) -> Result<()> {
     eventually("the node offers its actions", || async {
         let offers = aggregator.api.json(&format!("/api/v1/nodes/{node}/actions")).await?;
         let plugins = offers["plugins"].as_array().context("no plugins")?;
@@ -59,7 +59,7 @@ async fn plan(aggregator: &Aggregator, action: &str, parameters: &[&str]) -> Res
     plan_of(aggregator, "action-containers", action, parameters).await
 }
 
-async fn plan_of(
+pub(crate) async fn plan_of(
     aggregator: &Aggregator,
     plugin: &str,
     action: &str,
@@ -72,7 +72,7 @@ async fn plan_of(
     Ok((text("id")?, text("digest")?, record))
 }
 
-async fn apply(aggregator: &Aggregator, id: &str, digest: &str) -> Result<Value> {
+pub(crate) async fn apply(aggregator: &Aggregator, id: &str, digest: &str) -> Result<Value> {
     aggregator.cli_json(&["action", "apply", "gpu-1", id, "--digest", digest, "--wait", "60s"]).await
 }
 
@@ -508,7 +508,7 @@ fn units_of_a_real_systemd() {
 const HEALTHY: &str = include_str!("../fake-nvml/scenarios/8xh100.toml");
 
 /// An nvidia-smi that does to the fake library's scenario what the real one does to a GPU, and notes each call.
-fn nvidia_smi(test: &Test, scenario: &Path) -> Result<std::path::PathBuf> {
+fn nvidia_smi(test: &Test, scenario: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let (file, calls) = (test.folder().join("nvidia-smi"), test.folder().join("smi-calls"));
     let script = format!(
@@ -635,27 +635,41 @@ fn without_a_driver_no_gpu_is_touched() {
     });
 }
 
+/// A folder for bundles.
+pub(crate) fn bundles(test: &Test) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bundles = test.folder().canonicalize()?.join("bundles");
+    std::fs::create_dir(&bundles)?;
+    std::fs::set_permissions(&bundles, std::fs::Permissions::from_mode(0o700))?;
+    Ok(bundles)
+}
+
+/// action-diagnostics with these parts, granted these commands beside what its manifest asks for.
+pub(crate) fn diagnostics(bundles: &Path, parts: &str, commands: &str) -> String {
+    format!(
+        "[actions]\nenabled = true\ncooldown = \"0s\"\n[plugins.action-diagnostics]\nrole = \"action\"\n\
+         [plugins.action-diagnostics.settings]\nparts = [{parts}]\n\
+         [[plugins.action-diagnostics.grants]]\ncapability = \"files-write\"\nbundle_dir = {bundles}\n\
+         [[plugins.action-diagnostics.grants]]\ncapability = \"command\"\ncommands = [{commands}, \
+         {{ name = \"diag-dmesg\", program = \"/bin/true\" }}, {{ name = \"diag-journal\", program = \"/bin/true\" }}, \
+         {{ name = \"diag-nvidia-smi\", program = \"/bin/true\" }}, {{ name = \"diag-nvidia-bug-report\", program = \"/bin/true\" }}]\n\
+         [[plugins.action-diagnostics.grants]]\ncapability = \"files\"\nread = [\"/etc/os-release\", \"/usr/lib/os-release\", \"/var/lib/picket-agent/bundles/nvidia-bug-report.gz\"]\n\
+         [[plugins.action-diagnostics.grants]]\ncapability = \"http\"\nurls = [{{ scheme = \"http\", host = \"127.0.0.1\", port = 9460 }}]\n",
+        bundles = quoted(bundles)
+    )
+}
+
 #[test]
 fn a_bundle_for_people_to_look_at() {
     run(async |test: &Test| {
-        use std::os::unix::fs::PermissionsExt as _;
-        let bundles = test.folder().canonicalize()?.join("bundles");
-        std::fs::create_dir(&bundles)?;
-        std::fs::set_permissions(&bundles, std::fs::Permissions::from_mode(0o700))?;
+        let bundles = bundles(test)?;
         let aggregator = test.aggregator().await?;
         let agent = aggregator.agent(test, "gpu-1")?;
-        let section = format!(
-            "[actions]\nenabled = true\n[plugins.action-diagnostics]\nfile = \"action-diagnostics.wasm\"\nrole = \"action\"\n\
-             [plugins.action-diagnostics.settings]\nparts = [{{ file = \"mounts.txt\", command = \"diag-mounts\" }}, {{ file = \"gone.txt\", command = \"diag-gone\" }}, {{ file = \"os\", read = \"/etc/os-release\" }}]\n\
-             [[plugins.action-diagnostics.grants]]\ncapability = \"files-write\"\nbundle_dir = {bundles}\n\
-             [[plugins.action-diagnostics.grants]]\ncapability = \"command\"\ncommands = [\
-             {{ name = \"diag-mounts\", program = \"/bin/cat\", arguments = [\"/proc/mounts\"] }}, {{ name = \"diag-gone\", program = \"/nowhere/x\" }}, \
-             {{ name = \"diag-dmesg\", program = \"/bin/true\" }}, {{ name = \"diag-journal\", program = \"/bin/true\" }}, \
-             {{ name = \"diag-nvidia-smi\", program = \"/bin/true\" }}, {{ name = \"diag-nvidia-bug-report\", program = \"/bin/true\" }}]\n\
-             [[plugins.action-diagnostics.grants]]\ncapability = \"files\"\nread = [\"/etc/os-release\", \"/usr/lib/os-release\", \"/var/lib/picket-agent/bundles/nvidia-bug-report.gz\"]\n\
-             [[plugins.action-diagnostics.grants]]\ncapability = \"http\"\nurls = [{{ scheme = \"http\", host = \"127.0.0.1\", port = 9460 }}]\n",
-            bundles = quoted(&bundles)
-        );
+        let parts = "{ file = \"mounts.txt\", command = \"diag-mounts\" }, { file = \"gone.txt\", command = \"diag-gone\" }, \
+            { file = \"os\", read = \"/etc/os-release\" }";
+        let commands = "{ name = \"diag-mounts\", program = \"/bin/cat\", arguments = [\"/proc/mounts\"] }, \
+            { name = \"diag-gone\", program = \"/nowhere/x\" }";
+        let section = diagnostics(&bundles, parts, commands);
         let _agent = agent.section(section).enrol_and_start(&aggregator).await?;
         offered(&aggregator, "gpu-1").await?;
         let record = done(&aggregator, "action-diagnostics", "collect", &["name=incident-1"]).await?;

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Agent, Aggregator, AggregatorBuilder, Keys, Registry, Test, eventually, plugin_of, plugins, quoted,
-    run_within, signature,
+    Agent, Aggregator, AggregatorBuilder, Keys, Registry, Test, eventually, first_party_as, plugin_of,
+    plugins, quoted, run_within, signature,
 };
 use serde_json::{Value, json};
+
+use crate::actions::{apply, bundles, diagnostics, offered, plan_of};
 
 /// A registry, an aggregator that pulls from it, and keys that all trust.
 struct Bench {
@@ -69,6 +71,38 @@ impl Bench {
             .await
     }
 
+    /// An agent that may run action-diagnostics, from a folder of its own. A collected bundle has one part, of a script that
+    /// notes that it began, and ends once no file `hold` is there.
+    async fn actor(&self, test: &Test, more: &str) -> Result<Agent> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let builder = self.aggregator.agent(test, "gpu-1")?;
+        let (folder, script) = (builder.folder().join("plugins"), test.folder().join("part"));
+        std::fs::create_dir_all(&folder)?;
+        let place = test.folder().canonicalize()?;
+        let text = format!(
+            "#!/bin/sh\necho begun >> {place}/begun\nwhile [ -e {place}/hold ]; do sleep 0.05; done\necho done\n",
+            place = place.display()
+        );
+        std::fs::write(&script, text)?;
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+        let command =
+            format!("{{ name = \"diag-part\", program = {}, timeout_seconds = 60 }}", quoted(&script));
+        let part = "{ file = \"part.txt\", command = \"diag-part\" }";
+        builder
+            .plugin_dir(&folder)
+            .trust(&format!("policy = {}", quoted(test.folder().join("node-policy.toml"))))
+            .section(diagnostics(&bundles(test)?, part, &command) + more)
+            .enrol_and_start(&self.aggregator)
+            .await
+    }
+
+    /// Begins to roll action-diagnostics out.
+    async fn begin_actor(&self, reference: &str) -> Result<()> {
+        let line =
+            ["plugin", "rollout", reference, "--name", ACTOR, "--soak", "1s", "--selector", "node=gpu-1"];
+        self.aggregator.cli(&line).await?.ok().map(drop)
+    }
+
     async fn begin(&self, reference: &str, more: &[&str]) -> Result<()> {
         let arguments =
             ["plugin", "rollout", reference, "--name", "count", "--soak", "1s", "--selector", "rack=r1"];
@@ -86,8 +120,12 @@ impl Bench {
 
     /// Waits until the rollout is in this phase; gives it.
     async fn phase(&self, wanted: &str) -> Result<Value> {
+        self.phase_of("count", wanted).await
+    }
+
+    async fn phase_of(&self, plugin: &str, wanted: &str) -> Result<Value> {
         eventually(&format!("the rollout is {wanted}"), || async {
-            let rollout = self.status().await?;
+            let rollout = self.aggregator.cli_json(&["plugin", "status", plugin]).await?;
             ensure!(rollout["phase"] == wanted, "{rollout}");
             Ok(rollout)
         })
@@ -96,8 +134,12 @@ impl Bench {
 
     /// Waits until this version runs there; gives what the agent says of it.
     async fn runs(&self, agent: &Agent, version: &str) -> Result<Value> {
-        eventually(&format!("{} runs count {version}", agent.name()), || async {
-            let plugin = count(agent).await?;
+        self.runs_of("count", agent, version).await
+    }
+
+    async fn runs_of(&self, id: &str, agent: &Agent, version: &str) -> Result<Value> {
+        eventually(&format!("{} runs {id} {version}", agent.name()), || async {
+            let plugin = plugin(agent, id).await?;
             ensure!(plugin["state"] == "running" && plugin["version"] == version, "{plugin}");
             Ok(plugin)
         })
@@ -105,11 +147,13 @@ impl Bench {
     }
 }
 
-async fn count(agent: &Agent) -> Result<Value> {
+async fn plugin(agent: &Agent, id: &str) -> Result<Value> {
     let all = agent.api.json("/api/v1/plugins").await?;
     let list = all["plugins"].as_array().context("no list of plugins")?;
-    list.iter().find(|plugin| plugin["id"] == "count").cloned().with_context(|| format!("no count: {all}"))
+    list.iter().find(|plugin| plugin["id"] == id).cloned().with_context(|| format!("no {id}: {all}"))
 }
+
+const ACTOR: &str = "action-diagnostics";
 
 fn node<'a>(rollout: &'a Value, name: &str) -> &'a Value {
     let agents = rollout["agents"].as_array();
@@ -334,6 +378,135 @@ fn what_is_not_trusted_goes_nowhere() {
         ensure!(plugin["rolled_out"] == false && signature(&file).exists(), "{plugin}");
         Ok(())
     });
+}
+
+#[test]
+fn an_action_plugin_acts_as_rolled_out_and_as_before_once_rolled_back() {
+    run_within(Duration::from_secs(300), async |test: &Test| {
+        let Some(mut bench) = Bench::new(test).await? else { return Ok(()) };
+        let mut agent = bench.actor(test, "").await?;
+        let file = agent.folder().join("plugins/action-diagnostics.wasm");
+        bench.keys.drop_in(&file, &first_party_as(ACTOR, "0.1.0")?).await?;
+        agent.daemon.signal(rustix::process::Signal::HUP)?;
+        let one = bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+        acts(test, &bench, &one, "first").await?;
+        let (stale, digest, _) = plan_of(&bench.aggregator, ACTOR, "collect", &["name=stale"]).await?;
+
+        // Signed and no action at all: what acted goes on.
+        let wrong = plugin_of("count.wasm", ACTOR, "0.3.0")?;
+        let wrong = bench.registry.push(test, &wrong, "actor:wrong", &[&bench.keys]).await?;
+        bench.begin_actor(&wrong).await?;
+        let halted = bench.phase_of(ACTOR, "halted").await?;
+        ensure!(node(&halted, "gpu-1")["code"] == "PKT-0021", "{halted}");
+        let kept = bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+        ensure!(kept["refused"]["version"] == "0.3.0" && kept["rolled_out"] == false, "{kept}");
+        acts(test, &bench, &one, "kept").await?;
+
+        let two =
+            bench.registry.push(test, &first_party_as(ACTOR, "0.2.0")?, "actor:2", &[&bench.keys]).await?;
+        bench.begin_actor(&two).await?;
+        let complete = bench.phase_of(ACTOR, "complete").await?;
+        ensure!(node(&complete, "gpu-1")["state"] == "done", "{complete}");
+        let two = bench.runs_of(ACTOR, &agent, "0.2.0").await?;
+        ensure!(two["rolled_out"] == true && two["refused"].is_null(), "{two}");
+        ensure!(two["digest"] == complete["digest"] && two["signed_by"] == "k0", "{two}");
+        acts(test, &bench, &two, "second").await?;
+        // What was agreed to was another version's plan.
+        let line = ["action", "apply", "gpu-1", &stale, "--digest", &digest];
+        bench.aggregator.cli(&line).await?.refused(&["the plan is another one now"])?;
+
+        // Both ends begin anew, and nothing is offered again.
+        agent.daemon.kill()?;
+        bench.aggregator.restart(test).await?;
+        agent.restart(test).await?;
+        let again = bench.runs_of(ACTOR, &agent, "0.2.0").await?;
+        ensure!(again["rolled_out"] == true && again["swaps"]["done"] == 0, "{again}");
+        acts(test, &bench, &two, "again").await?;
+
+        bench.aggregator.cli(&["plugin", "rollback", ACTOR]).await?.ok()?;
+        bench.phase_of(ACTOR, "reverted").await?;
+        let back = bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+        ensure!(back["rolled_out"] == false && back["digest"] == one["digest"], "{back}");
+        acts(test, &bench, &one, "back").await
+    });
+}
+
+/// What the node plans, and does, is this version's.
+async fn acts(test: &Test, bench: &Bench, version: &Value, bundle: &str) -> Result<()> {
+    bench.aggregator.connected("gpu-1", true).await?;
+    offered(&bench.aggregator, "gpu-1").await?;
+    let (id, digest, record) =
+        plan_of(&bench.aggregator, ACTOR, "collect", &[&format!("name={bundle}")]).await?;
+    ensure!(
+        record["plan"]["version"] == version["version"]
+            && record["plan"]["plugin_digest"] == version["digest"],
+        "{record}"
+    );
+    let done = apply(&bench.aggregator, &id, &digest).await?;
+    ensure!(done["state"] == "succeeded", "{done}");
+    let part = std::fs::read_to_string(test.folder().join("bundles").join(bundle).join("part.txt"))?;
+    ensure!(part == "done\n", "{part}");
+    Ok(())
+}
+
+#[test]
+fn a_version_waits_for_an_action_that_runs_through_a_kill_of_the_agent_too() {
+    run_within(Duration::from_secs(300), async |test: &Test| {
+        let Some(bench) = Bench::new(test).await? else { return Ok(()) };
+        let limits = "[plugins.action-diagnostics.limits]\ncall_time = \"20s\"\n";
+        let mut agent = bench.actor(test, limits).await?;
+        bench.aggregator.connected("gpu-1", true).await?;
+        let mut pushed = Vec::new();
+        for version in ["0.1.0", "0.2.0"] {
+            let bytes = first_party_as(ACTOR, version)?;
+            let name = format!("actor:{version}");
+            pushed.push(bench.registry.push(test, &bytes, &name, &[&bench.keys]).await?);
+        }
+        let [one, two] = pushed.as_slice() else { anyhow::bail!("two versions") };
+        // No file lies in the folder: the rollout alone brings it.
+        bench.begin_actor(one).await?;
+        bench.phase_of(ACTOR, "complete").await?;
+        bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+
+        let (hold, begun) = (test.folder().join("hold"), test.folder().join("begun"));
+        std::fs::write(&hold, "")?;
+        let (id, digest, _) = plan_of(&bench.aggregator, ACTOR, "collect", &["name=held"]).await?;
+        bench.aggregator.cli(&["action", "apply", "gpu-1", &id, "--digest", &digest]).await?.ok()?;
+        eventually("the step is under way", || async { Ok(std::fs::read(&begun).map(drop)?) }).await?;
+        bench.begin_actor(two).await?;
+        waits(&agent).await?;
+        bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+
+        // The next life asks the version that began the step what became of it, and lets no other in before.
+        agent.daemon.kill()?;
+        std::fs::remove_file(&hold)?;
+        agent.restart(test).await?;
+        bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+        waits(&agent).await?;
+        eventually("the action has ended", || async {
+            let shown = bench.aggregator.cli_json(&["action", "show", &id]).await?;
+            ensure!(shown["state"] == "succeeded", "{shown}");
+            Ok(())
+        })
+        .await?;
+        bench.phase_of(ACTOR, "complete").await?;
+        let two = bench.runs_of(ACTOR, &agent, "0.2.0").await?;
+        acts(test, &bench, &two, "second").await?;
+        bench.aggregator.cli(&["plugin", "rollback", ACTOR]).await?.ok()?;
+        bench.phase_of(ACTOR, "reverted").await?;
+        let one = bench.runs_of(ACTOR, &agent, "0.1.0").await?;
+        ensure!(one["rolled_out"] == true, "{one}");
+        acts(test, &bench, &one, "back").await
+    });
+}
+
+/// Until the agent has said that what is offered waits.
+async fn waits(agent: &Agent) -> Result<()> {
+    eventually("what is offered waits", || async {
+        ensure!(agent.daemon.log().contains("an action of the running version is under way"));
+        Ok(())
+    })
+    .await
 }
 
 /// The component with a section in front of its end that says nothing, so that it is so large.

@@ -40,7 +40,7 @@ pub use docker::Docker;
 pub use engine::Engine;
 pub use litellm::LiteLlm;
 pub use parts::{Prometheus, promtool_check};
-pub use plugin::{Keys, picket, plugin_of, signature};
+pub use plugin::{Keys, first_party_as, picket, plugin_of, signature};
 pub use podman::Podman;
 pub use process::{Daemon, Output, run_program, run_program_with};
 pub use registry::Registry;

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::{binary, guests, run_program_with};
+use crate::{binary, guests, plugins, run_program_with};
 
 /// A guest of `tests/guests` as a plugin of this id and version: its manifest is appended as a custom section.
 pub fn plugin_of(guest: &str, id: &str, version: &str) -> Result<Vec<u8>> {
@@ -28,6 +28,18 @@ pub fn plugin_of(guest: &str, id: &str, version: &str) -> Result<Vec<u8>> {
     }
     bytes.push(u8::try_from(len)?);
     bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// A first-party plugin as of another version, whose number is as long as its own.
+pub fn first_party_as(id: &str, version: &str) -> Result<Vec<u8>> {
+    let file = plugins().join(format!("{id}.wasm"));
+    let mut bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let before = format!("id = \"{id}\"\nversion = \"");
+    let at = bytes.windows(before.len()).position(|w| w == before.as_bytes()).context("no manifest")?;
+    let rest = bytes.get_mut(at + before.len()..).context("no version")?;
+    ensure!(rest.get(version.len()) == Some(&b'"'), "{id} has a version of another length than {version}");
+    rest.get_mut(..version.len()).context("no version")?.copy_from_slice(version.as_bytes());
     Ok(bytes)
 }
 

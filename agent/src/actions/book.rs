@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::actor::{About, Actor, ActorError, ActorLoader};
-use crate::schedule::{SourceSpec, State, StatusBoard};
+use super::actor::{About, Actor};
+use crate::schedule::{RefusedVersion, SourceSpec, State, StatusBoard};
 
 /// An action plugin, as the operator wants it.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,11 @@ impl Book {
         self.entries.iter().find(|(id, _)| id.as_str() == plugin).map(|(_, entry)| entry)
     }
 
+    /// As the operator wants it.
+    pub fn planned(&self, id: &PluginId) -> Option<&ActionPlanned> {
+        self.specs.get(id)
+    }
+
     pub fn names(&self) -> Vec<&str> {
         self.entries.keys().map(PluginId::as_str).collect()
     }
@@ -107,48 +112,55 @@ impl Book {
         load
     }
 
-    /// A load ended. What is refused takes the place of what ran before: an action is not done by an older version than
-    /// the one that the operator put there.
-    pub fn loaded(
-        &mut self,
-        one: ActionPlanned,
-        loaded: Result<Box<dyn Actor>, ActorError>,
-        board: &StatusBoard,
-    ) {
-        let id = one.spec.id.clone();
-        if self.specs.get(&id).is_none_or(|spec| *spec != one) {
-            return;
-        }
-        match loaded {
-            Ok(actor) => {
-                let about = actor.about().clone();
-                tracing::info!(plugin = %id, version = about.version, digest = about.digest, "action plugin loaded");
-                board.update(&id, |line| {
-                    line.state = State::Running;
-                    line.reason.clear();
-                    line.code.clear();
-                    line.version.clone_from(&about.version);
-                    line.digest.clone_from(&about.digest);
-                    line.world.clone_from(&about.world);
-                    line.description.clone_from(&about.description);
-                });
-                let entry = Entry { about, rules: one.rules, actor: Arc::new(Mutex::new(actor)) };
-                self.entries.insert(id, entry);
+    /// It runs from now on. `swapped`: another version ran before.
+    pub fn loaded(&mut self, one: ActionPlanned, actor: Box<dyn Actor>, swapped: bool, board: &StatusBoard) {
+        let id = one.spec.id;
+        let about = actor.about().clone();
+        tracing::info!(plugin = %id, version = about.version, digest = about.digest, "action plugin loaded");
+        board.update(&id, |line| {
+            line.state = State::Running;
+            line.reason.clear();
+            line.code.clear();
+            line.refused = None;
+            line.version.clone_from(&about.version);
+            line.digest.clone_from(&about.digest);
+            line.world.clone_from(&about.world);
+            line.description.clone_from(&about.description);
+            line.swaps.done += u64::from(swapped);
+        });
+        let entry = Entry { about, rules: one.rules, actor: Arc::new(Mutex::new(actor)) };
+        self.entries.insert(id, entry);
+    }
+
+    /// What the operator put there can't run: nothing does, since no action is done by an older version than that one.
+    pub fn refused(&mut self, id: &PluginId, told: &RefusedVersion, board: &StatusBoard) {
+        self.entries.remove(id);
+        self.kept(id, told, board);
+    }
+
+    /// What was offered can't run: what ran before runs on, if anything did.
+    pub fn kept(&self, id: &PluginId, told: &RefusedVersion, board: &StatusBoard) {
+        let RefusedVersion { digest, version, code, reason } = told;
+        tracing::error!(plugin = %id, code, digest, version, "action plugin refused: {reason}");
+        let kept = self.entries.contains_key(id);
+        board.update(id, |line| {
+            line.code.clone_from(code);
+            line.swaps.refused += u64::from(kept);
+            if kept {
+                line.reason = told.former();
+            } else {
+                line.state = State::Refused;
+                line.reason.clone_from(reason);
             }
-            Err(error) => {
-                tracing::error!(plugin = %id, "action plugin refused: {error}");
-                self.entries.remove(&id);
-                let code = match &error {
-                    ActorError::Failed { code, .. } => code.clone(),
-                    ActorError::Declined(_) => String::new(),
-                };
-                board.update(&id, |line| {
-                    line.state = State::Refused;
-                    line.reason = error.to_string();
-                    line.code = code;
-                });
-            }
-        }
+            line.refused = Some(told.clone());
+        });
+    }
+
+    /// Nothing is there to be run.
+    pub fn removed(&mut self, id: &PluginId, why: &str, board: &StatusBoard) {
+        self.entries.remove(id);
+        tracing::info!(plugin = %id, "action plugin stopped: {why}");
+        board.update(id, |line| line.remove(why));
     }
 
     /// For the aggregator.
@@ -178,13 +190,4 @@ impl Book {
             })
             .collect()
     }
-}
-
-/// Loads one.
-pub(super) async fn load(
-    loader: &Arc<dyn ActorLoader>,
-    one: ActionPlanned,
-) -> (ActionPlanned, Result<Box<dyn Actor>, ActorError>) {
-    let loaded = loader.load(one.spec.clone()).await;
-    (one, loaded)
 }

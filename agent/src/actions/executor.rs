@@ -13,16 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::actor::{ActorError, ActorLoader};
-use super::book::{ActionPlanned, Book, Entry as Loaded, load};
+use super::book::{ActionPlanned, Book, Entry as Loaded};
 use super::digest::{Of, canonical, digest};
 use super::execution::{Accepted, Entry, Execution, Outcome, StepState};
 use super::journal::{Journal, JournalError};
+use super::let_in::{LetIn, let_in};
 use super::limits::{self, Bounds, Wanted};
 use super::run::Run;
 use super::telemetry::Telemetry;
 use crate::clock::Clock;
 use crate::config;
-use crate::schedule::StatusBoard;
+use crate::schedule::{StatusBoard, swap_event};
+use crate::shelf::{Shelf, Which};
 
 /// Executions that the aggregator is told of.
 const REPORTED: usize = 32;
@@ -35,6 +37,8 @@ const MAX_BY: usize = 128;
 pub struct ActionsOptions {
     pub settings: config::Actions,
     pub loader: Arc<dyn ActorLoader>,
+    /// Lets in what is loaded.
+    pub shelf: Arc<Shelf>,
     pub clock: Arc<dyn Clock>,
     pub board: StatusBoard,
     /// None: the node only observes. Else the journal, or why there is none.
@@ -94,11 +98,13 @@ pub struct Actions {
 pub(super) struct Inner {
     pub options: ActionsOptions,
     book: Mutex<Book>,
-    /// One command is let in at a time, so that two don't pass the same limit.
-    door: tokio::sync::Mutex<()>,
+    /// One command is let in at a time, so that two don't pass the same limit, and none while a plugin is replaced.
+    pub door: tokio::sync::Mutex<()>,
+    /// One plugin is loaded at a time, so that the later word holds.
+    pub loading: tokio::sync::Mutex<()>,
     report: watch::Sender<v1::ActionReport>,
     running: Mutex<HashMap<String, CancellationToken>>,
-    telemetry: Telemetry,
+    pub telemetry: Telemetry,
     tasks: TaskTracker,
     pub stop: CancellationToken,
     /// Cuts off what does not end in time.
@@ -118,6 +124,7 @@ impl Actions {
                 options,
                 book: Mutex::default(),
                 door: tokio::sync::Mutex::default(),
+                loading: tokio::sync::Mutex::default(),
                 report: watch::Sender::new(v1::ActionReport::default()),
                 running: Mutex::default(),
                 telemetry: Telemetry::default(),
@@ -140,12 +147,35 @@ impl Actions {
         if self.inner.options.journal.is_none() {
             return;
         }
-        let wanted = self.book().keep(planned, &self.inner.options.board);
+        let _one = self.inner.loading.lock().await;
+        let ActionsOptions { loader, shelf, board, .. } = &self.inner.options;
+        let wanted = self.book().keep(planned, board);
         for one in wanted {
-            let (one, loaded) = load(&self.inner.options.loader, one).await;
-            self.book().loaded(one, loaded, &self.inner.options.board);
+            match let_in(&**loader, shelf, &one.spec, Which::Wanted).await {
+                Ok(let_in) => self.install(one, let_in).await,
+                Err(told) => self.book().refused(&one.spec.id, &told, board),
+            }
         }
         self.publish();
+    }
+
+    /// What was let in runs from now on, and is kept as that.
+    pub(super) async fn install(&self, one: ActionPlanned, let_in: LetIn) {
+        let LetIn { actor, staged } = let_in;
+        let ActionsOptions { shelf, board, .. } = &self.inner.options;
+        let (shelf, id, version) = (shelf.clone(), one.spec.id.clone(), staged.version.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let before = shelf.record(&id).current;
+            shelf.adopted(&id, &version);
+            (before, shelf.record(&id))
+        });
+        let (before, record) = written.await.unwrap_or_default();
+        board.adopted(&one.spec, &staged, record);
+        let swapped = before.filter(|before| before.digest != staged.version.digest);
+        if let Some(before) = &swapped {
+            self.inner.telemetry.tell(swap_event(&one.spec.id, before, &staged.version));
+        }
+        self.book().loaded(one, actor, swapped.is_some(), board);
     }
 
     /// Goes on with what an earlier run of the agent was cut off in. To be called once the plugins were tried.

@@ -3,32 +3,33 @@
 use std::sync::Arc;
 
 use super::actor::{Actor, ActorError, ActorLoader};
-use crate::schedule::{BoxFuture, SourceSpec};
-use crate::shelf::{Shelf, Which};
+use crate::schedule::{RefusedVersion, SourceSpec, stage};
+use crate::shelf::{Shelf, Staged, Which};
 
-/// Loads what the shelf lets in.
-pub struct LetIn {
-    pub inner: Arc<dyn ActorLoader>,
-    pub shelf: Arc<Shelf>,
+/// What may run.
+pub(super) struct LetIn {
+    pub actor: Box<dyn Actor>,
+    /// What it was loaded from, held.
+    pub staged: Staged,
 }
 
-impl ActorLoader for LetIn {
-    fn load(&self, spec: SourceSpec) -> BoxFuture<'static, Result<Box<dyn Actor>, ActorError>> {
-        let (inner, shelf) = (self.inner.clone(), self.shelf.clone());
-        Box::pin(async move {
-            let failed = |code: String, message: String| ActorError::Failed { code, message };
-            let door = shelf.clone();
-            let staged = tokio::task::spawn_blocking(move || door.stage(&spec, &Which::Wanted))
-                .await
-                .map_err(|error| failed(String::new(), error.to_string()))?
-                .map_err(|no| failed(no.error.code, no.error.message))?;
-            let actor = inner.load(staged.spec.clone()).await?;
-            // What it runs from is kept.
-            let adopted = tokio::task::spawn_blocking(move || {
-                shelf.adopted(&staged.spec.id, &staged.version);
-            });
-            adopted.await.map_err(|error| failed(String::new(), error.to_string()))?;
-            Ok(actor)
-        })
+/// Beside what runs, which it leaves alone.
+pub(super) async fn let_in(
+    loader: &dyn ActorLoader,
+    shelf: &Arc<Shelf>,
+    spec: &SourceSpec,
+    which: Which,
+) -> Result<LetIn, RefusedVersion> {
+    let staged = stage(shelf, spec, which).await.map_err(|no| RefusedVersion::from(&no))?;
+    match loader.load(staged.spec.clone()).await {
+        Ok(actor) => Ok(LetIn { actor, staged }),
+        Err(error) => {
+            let (digest, version) = (staged.version.digest, staged.version.version);
+            let (code, reason) = match error {
+                ActorError::Failed { code, message } => (code, message),
+                ActorError::Declined(no) => (String::new(), no.to_string()),
+            };
+            Err(RefusedVersion { digest, version, code, reason })
+        }
     }
 }

@@ -20,12 +20,13 @@ pub mod journal;
 mod let_in;
 pub mod limits;
 mod run;
+mod take;
 mod telemetry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use book::{ActionPlanned, Rules};
 pub use executor::{Actions, ActionsOptions, Apply, Refused};
 pub use hosted::{HostActors, check};
-pub use let_in::LetIn;
+pub use take::NotTaken;
 pub use telemetry::{Figures, Telemetry};

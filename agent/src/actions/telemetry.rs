@@ -105,7 +105,8 @@ impl Telemetry {
         self.tell(event(execution, kind, severity));
     }
 
-    fn tell(&self, event: v1::Event) {
+    /// Something that an operator should know.
+    pub(super) fn tell(&self, event: v1::Event) {
         let mut kept = self.kept();
         if kept.events.len() >= MAX_EVENTS {
             kept.events.pop_front();

@@ -1,10 +1,12 @@
 //! The executor against a scripted plugin and a world that remembers what was done to it; killed at every place.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use picket_agent_host::{ActionApplied, ActionDefinition, ActionPlan, Declined, Step, Verdict};
+use picket_artifact::{Digest, Evidence, Manifest, Need, manifest_bytes};
 use picket_proto::model::PluginId;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -15,22 +17,25 @@ use super::journal::Journal;
 use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::config;
-use crate::schedule::{BoxFuture, SourceSpec, StatusBoard};
+use crate::schedule::{self, BoxFuture, PluginStatus, SourceSpec, StatusBoard};
+use crate::shelf::Shelf;
+use crate::shelf::tests::component;
+use crate::trust::Trust;
 
 /// Where a call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kill {
+pub(crate) enum Kill {
     BeforeEffect,
     AfterEffect,
 }
 
 /// What the plugin acts on. It outlives the agent.
 #[derive(Debug, Default)]
-struct World {
+pub(crate) struct World {
     /// How often each step took effect.
     effects: Mutex<Vec<u32>>,
     /// The apply, counted from 0, that hangs for ever there.
-    kill: Mutex<Option<(u32, Kill)>>,
+    pub(crate) kill: Mutex<Option<(u32, Kill)>>,
     applies: AtomicU32,
     /// Applies end so instead.
     refuse: Mutex<Option<ActorError>>,
@@ -146,16 +151,20 @@ fn number_of(step: &Step) -> usize {
     usize::try_from(arguments["n"].as_u64().unwrap()).unwrap()
 }
 
-struct Loader {
-    world: Arc<World>,
-    digest: String,
-}
+/// Loads any component; one with a 9 before the first dot of its version fails.
+pub(crate) struct Loader(pub(crate) Arc<World>);
 
 impl ActorLoader for Loader {
-    fn load(&self, _: SourceSpec) -> BoxFuture<'static, Result<Box<dyn Actor>, ActorError>> {
+    fn load(&self, spec: SourceSpec) -> BoxFuture<'static, Result<Box<dyn Actor>, ActorError>> {
+        let bytes = std::fs::read(&spec.file).unwrap();
+        let manifest = Manifest::<Need>::parse(manifest_bytes(&bytes).unwrap().unwrap()).unwrap();
+        if manifest.version.starts_with("9.") {
+            let error = ActorError::Failed { code: "PKT-0060".to_owned(), message: "it trapped".to_owned() };
+            return Box::pin(async move { Err(error) });
+        }
         let about = About {
-            version: "1".to_owned(),
-            digest: self.digest.clone(),
+            version: manifest.version,
+            digest: Digest::of(&bytes).to_string(),
             definitions: vec![
                 definition("restart", "container", false),
                 definition("stop", "container", true),
@@ -164,7 +173,7 @@ impl ActorLoader for Loader {
             settle: Duration::from_secs(10),
             ..About::default()
         };
-        let actor = Scripted { world: self.world.clone(), about };
+        let actor = Scripted { world: self.0.clone(), about };
         Box::pin(async move { Ok(Box::new(actor) as Box<dyn Actor>) })
     }
 }
@@ -175,7 +184,6 @@ struct Node {
     world: Arc<World>,
     clock: Arc<TestClock>,
     settings: config::Actions,
-    digest: String,
 }
 
 impl Node {
@@ -187,49 +195,68 @@ impl Node {
             cooldown: Duration::ZERO,
             max_time: Duration::from_secs(600),
         };
-        Self {
+        let node = Self {
             folder: tempfile::tempdir().unwrap(),
             world: Arc::default(),
             clock: TestClock::new(1_000_000),
             settings,
-            digest: "1".repeat(64),
-        }
+        };
+        node.drop_in("1.0.0");
+        node
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("p.wasm")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal")
+    }
+
+    fn drop_in(&self, version: &str) {
+        std::fs::write(self.file(), component("p", version)).unwrap();
     }
 
     async fn agent(&self) -> Actions {
         let journal = self
             .settings
             .enabled
-            .then(|| Journal::open(self.folder.path(), self.clock.wall_ms()).map_err(|e| e.to_string()));
+            .then(|| Journal::open(&self.journal(), self.clock.wall_ms()).map_err(|e| e.to_string()));
+        let (state, trust) = (self.folder.path().join("state"), Trust::open(&config::Trust::of_anybody()));
         let actions = Actions::new(ActionsOptions {
             settings: self.settings.clone(),
-            loader: Arc::new(Loader { world: self.world.clone(), digest: self.digest.clone() }),
+            loader: Arc::new(Loader(self.world.clone())),
+            shelf: Arc::new(Shelf::open(&state, &state, Arc::new(trust))),
             clock: self.clock.clone(),
             board: StatusBoard::default(),
             journal,
         });
-        let spec = SourceSpec {
-            id: PluginId::new("p").unwrap(),
-            file: "p.wasm".into(),
-            settings: json!({}),
-            grants: Vec::new(),
-            limits: picket_agent_host::Limits::default(),
-            isolation: picket_agent_host::Isolation::default(),
-        };
-        actions.configure(vec![ActionPlanned { spec, rules: Rules::default() }]).await;
+        actions.configure(vec![planned_as("p", self.file())]).await;
         actions.resume();
         actions
     }
+}
+
+pub(crate) fn planned_as(id: &str, file: PathBuf) -> ActionPlanned {
+    let spec = SourceSpec {
+        id: PluginId::new(id).unwrap(),
+        file,
+        settings: json!({}),
+        grants: Vec::new(),
+        limits: picket_agent_host::Limits::default(),
+        isolation: picket_agent_host::Isolation::default(),
+    };
+    ActionPlanned { spec, rules: Rules::default() }
 }
 
 async fn plan(actions: &Actions, action: &str, steps: u32) -> Value {
     actions.plan("p", action, &json!({ "steps": steps }).to_string()).await.unwrap()
 }
 
-fn command(execution: &str, plan: &Value) -> Apply {
+pub(crate) fn command(execution: &str, plan: &Value) -> Apply {
     Apply {
         execution: execution.to_owned(),
-        plugin: "p".to_owned(),
+        plugin: plan["plugin"].as_str().unwrap().to_owned(),
         action: plan["action"].as_str().unwrap().to_owned(),
         parameters: plan["parameters"].to_string(),
         digest: plan["digest"].as_str().unwrap().to_owned(),
@@ -329,7 +356,7 @@ async fn observing_only_nothing_is_even_planned() {
     assert_eq!(actions.plan("p", "restart", "{}").await.unwrap_err().reason, "disabled");
     let report = actions.subscribe().borrow().clone();
     assert!(!report.enabled && report.plugins.is_empty());
-    assert!(std::fs::read_dir(node.folder.path()).unwrap().next().is_none());
+    assert!(!node.journal().exists());
 }
 
 #[tokio::test(start_paused = true)]
@@ -387,7 +414,7 @@ async fn what_was_done_is_undone_backwards() {
 
 #[tokio::test(start_paused = true)]
 async fn time_that_is_over_and_a_plugin_that_is_another_one() {
-    let mut node = Node::new();
+    let node = Node::new();
     let first = node.agent().await;
     *node.world.kill.lock().unwrap() = Some((1, Kill::BeforeEffect));
     let shown = plan(&first, "restart", 3).await;
@@ -405,9 +432,127 @@ async fn time_that_is_over_and_a_plugin_that_is_another_one() {
     second.apply(command("e2", &shown)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(second);
-    node.digest = "2".repeat(64);
+    node.drop_in("2.0.0");
     let third = node.agent().await;
     assert_eq!(end_of(&third, "e2").await, "unknown", "another version's step is not asked of this one");
+}
+
+/// Has the shelf keep this version for as long as what is given is held; gives its digest.
+fn bring(actions: &Actions, version: &str) -> (String, Arc<()>) {
+    let bytes = component("p", version);
+    let evidence = Evidence { signature: None, bundle: None };
+    let held = actions.inner.options.shelf.receive(&id(), &bytes, &evidence).unwrap();
+    (Digest::of(&bytes).to_string(), held)
+}
+
+fn id() -> PluginId {
+    PluginId::new("p").unwrap()
+}
+
+fn line(actions: &Actions) -> PluginStatus {
+    actions.inner.options.board.line(&id()).unwrap()
+}
+
+/// What runs: by the board, and by what a plan says of itself.
+async fn version(actions: &Actions) -> String {
+    let (line, shown) = (line(actions), plan(actions, "restart", 1).await);
+    assert_eq!((line.state, &shown["version"]), (schedule::State::Running, &json!(line.version)));
+    assert_eq!(shown["plugin_digest"], line.digest);
+    line.version
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_takes_the_place_and_gives_it_back() {
+    let node = Node::new();
+    let actions = node.agent().await;
+    let old = plan(&actions, "stop", 1).await;
+    let (two, held) = bring(&actions, "2.0.0");
+    actions.take(&id(), Some(two.clone())).await.unwrap();
+    drop(held);
+    assert_eq!(version(&actions).await, "2.0.0");
+    let now = line(&actions);
+    assert_eq!((now.rolled_out, now.previous.unwrap().version.as_str(), now.swaps.done), (true, "1.0.0", 1));
+    let kinds: Vec<_> = actions.telemetry().take_events().into_iter().map(|e| e.kind).collect();
+    assert_eq!(kinds, ["plugin.swapped"]);
+    assert_eq!(actions.subscribe().borrow().plugins[0].version, "2.0.0");
+    // What was planned by the one is not done by the other.
+    assert_eq!(actions.apply(command("e1", &old)).await.unwrap_err().reason, "digest");
+    let shown = plan(&actions, "stop", 1).await;
+    actions.apply(command("e1", &shown)).await.unwrap();
+    assert_eq!(end_of(&actions, "e1").await, "succeeded");
+    // After a restart and a reload too.
+    let actions = node.agent().await;
+    actions.configure(vec![planned_as("p", node.file())]).await;
+    assert_eq!((version(&actions).await.as_str(), line(&actions).rolled_out), ("2.0.0", true));
+
+    // One that can't be loaded, and one that is not there.
+    let (bad, _held) = bring(&actions, "9.0.0");
+    for (digest, code) in [(bad, "PKT-0060"), ("0".repeat(64), "PKT-0103")] {
+        let Err(NotTaken::Refused(told)) = actions.take(&id(), Some(digest.clone())).await else { panic!() };
+        assert_eq!((told.code.as_str(), &told.digest), (code, &digest));
+        assert_eq!(version(&actions).await, "2.0.0");
+        assert_eq!(line(&actions).refused, Some(told));
+    }
+    assert!(line(&actions).reason.contains("the former runs on"));
+    let stranger = PluginId::new("q").unwrap();
+    let Err(NotTaken::Refused(told)) = actions.take(&stranger, None).await else { panic!() };
+    assert_eq!(told.code, "PKT-0102");
+
+    // Back to what lies in the folder, by its digest and by none.
+    let one = Digest::of(&component("p", "1.0.0")).to_string();
+    for back in [Some(one), None] {
+        actions.take(&id(), back).await.unwrap();
+        assert_eq!(version(&actions).await, "1.0.0");
+        let now = line(&actions);
+        assert_eq!((now.rolled_out, now.refused, now.reason.as_str()), (false, None, ""));
+    }
+    // Another file has the last word.
+    actions.take(&id(), Some(two.clone())).await.unwrap();
+    node.drop_in("3.0.0");
+    actions.configure(vec![planned_as("p", node.file())]).await;
+    assert_eq!((version(&actions).await.as_str(), line(&actions).rolled_out), ("3.0.0", false));
+
+    // With no file in the folder it stands alone, and taken back nothing runs.
+    std::fs::remove_file(node.file()).unwrap();
+    actions.take(&id(), Some(two)).await.unwrap();
+    let actions = node.agent().await;
+    assert_eq!(version(&actions).await, "2.0.0");
+    actions.take(&id(), None).await.unwrap();
+    assert_eq!(line(&actions).state, schedule::State::Removed);
+    assert_eq!(actions.plan("p", "restart", "{}").await.unwrap_err().reason, "plugin");
+}
+
+/// Not even after a crash: what became of a step only the version can say that began it.
+#[tokio::test(start_paused = true)]
+async fn no_version_takes_the_place_of_one_that_is_at_work() {
+    let node = Node::new();
+    let first = node.agent().await;
+    *node.world.kill.lock().unwrap() = Some((0, Kill::AfterEffect));
+    first.apply(command("e1", &plan(&first, "stop", 2).await)).await.unwrap();
+    let (two, _held) = bring(&first, "2.0.0");
+    for wanted in [Some(two.clone()), None] {
+        assert_eq!(first.take(&id(), wanted).await, Err(NotTaken::Busy));
+    }
+    let all = [id()];
+    let quiet = first.quiet(&all);
+    assert!(tokio::time::timeout(Duration::from_secs(60), quiet).await.is_err());
+    first.stop(Duration::ZERO).await;
+    drop(first);
+    let second = node.agent().await;
+    assert_eq!(line(&second).version, "1.0.0");
+    assert_eq!(second.take(&id(), Some(two.clone())).await, Err(NotTaken::Busy));
+    second.quiet(&[PluginId::new("q").unwrap(), id()]).await;
+    second.quiet(&[id()]).await;
+    assert_eq!(end_of(&second, "e1").await, "succeeded", "the version that began it was asked");
+    // Its undoing is its own affair too.
+    second.apply(command("e2", &plan(&second, "stop", 2).await)).await.unwrap();
+    assert_eq!(end_of(&second, "e2").await, "succeeded");
+    second.revert("e2", "olga").await.unwrap();
+    assert_eq!(second.take(&id(), Some(two.clone())).await, Err(NotTaken::Busy));
+    second.quiet(&[id()]).await;
+    let (two, _held) = bring(&second, "2.0.0");
+    second.take(&id(), Some(two)).await.unwrap();
+    assert_eq!(version(&second).await, "2.0.0");
 }
 
 /// What is told of it once it has left: how it ended, by figures and by events.

@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::actions::journal::Journal;
-use crate::actions::{self, ActionPlanned, Actions, ActionsOptions, HostActors, LetIn};
+use crate::actions::{self, ActionPlanned, Actions, ActionsOptions, HostActors};
 use crate::clock::{Clock, SystemClock};
 use crate::collector::Collector;
 use crate::conditions::Conditions;
@@ -172,7 +172,8 @@ impl App {
         });
         let actions = Actions::new(ActionsOptions {
             settings: config.actions.clone(),
-            loader: Arc::new(LetIn { inner: Arc::new(HostActors(host)), shelf: shelf.clone() }),
+            loader: Arc::new(HostActors(host)),
+            shelf: shelf.clone(),
             clock: clock.clone(),
             board: schedule.board().clone(),
             journal: config.actions.enabled.then(|| open_journal(&config, clock.wall_ms())),
@@ -241,7 +242,7 @@ impl App {
         self.schedule.apply(plan(&self.config)).await;
         let (actions, planned) = (self.actions.clone(), plan_actions(&self.config));
         // Compiling takes its time, and nothing here waits for it.
-        tokio::spawn(async move {
+        let configured = tokio::spawn(async move {
             actions.configure(planned).await;
             actions.resume();
         });
@@ -253,9 +254,15 @@ impl App {
             (Some(spool), Some(status)) => {
                 let (sender, receiver) = mpsc::channel(COMMANDS);
                 let grants = self.schedule.board().grants();
-                let (offers, central) = Offers::new(self.schedule.clone(), self.shelf.clone(), grants);
+                let (schedule, actions) = (self.schedule.clone(), self.actions.clone());
+                let (offers, central) = Offers::new(schedule, actions, self.shelf.clone(), grants);
                 // Ends with the plugins: what is under way goes on where it was.
-                tokio::spawn(offers.run(stop.watch.clone()));
+                let stop_offers = stop.watch.clone();
+                tokio::spawn(async move {
+                    // What is offered of an action plugin is tried beside the version that runs.
+                    let _ = configured.await;
+                    offers.run(stop_offers).await;
+                });
                 let task = uplink::spawn(uplink::UplinkOptions {
                     config: self.config.uplink.clone(),
                     state_dir: self.config.state_dir.clone(),

@@ -6,7 +6,8 @@
 //! running. Another file in the folder takes the place of what was brought: the node's operator has the last word.
 //!
 //! Offers are worked on one after the other, in memory and on disk bounded by one plugin. What was fetched so far outlives a
-//! broken stream and a restart.
+//! broken stream and a restart. A version of an action plugin that is at work waits on the shelf until it is not; the others
+//! go on.
 
 mod fetch;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use picket_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::actions::{Actions, NotTaken};
 use crate::schedule::{RefusedVersion, Schedule};
 use crate::shelf::Shelf;
 use crate::uplink::Central;
@@ -32,7 +34,10 @@ const CHUNKS: usize = 2;
 /// Works on what is offered.
 pub struct Offers {
     schedule: Schedule,
+    actions: Actions,
     shelf: Arc<Shelf>,
+    /// What waits for actions that are under way, with what holds it on the shelf.
+    waiting: Vec<(v1::PluginOffer, Option<Arc<()>>)>,
     offers: watch::Receiver<v1::PluginOffers>,
     states: watch::Sender<v1::OfferReport>,
     wanted: watch::Sender<Option<v1::PluginFetch>>,
@@ -44,6 +49,8 @@ pub struct Offers {
 enum Not {
     /// It is not offered any more.
     Withdrawn,
+    /// An action of the plugin is under way.
+    Busy,
     Refused {
         code: String,
         reason: String,
@@ -66,6 +73,7 @@ impl Offers {
     /// With the uplink's ends of it.
     pub fn new(
         schedule: Schedule,
+        actions: Actions,
         shelf: Arc<Shelf>,
         grants: watch::Receiver<v1::GrantReport>,
     ) -> (Self, Central) {
@@ -80,7 +88,8 @@ impl Offers {
             offers: offers_sender,
             chunks: chunks_sender,
         };
-        (Self { schedule, shelf, offers, states, wanted, chunks }, central)
+        let waiting = Vec::new();
+        (Self { schedule, actions, shelf, waiting, offers, states, wanted, chunks }, central)
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -98,11 +107,19 @@ impl Offers {
                 report.offers.retain(|state| offers.iter().any(|offer| is_of(state, offer)));
                 report.offers.len() != before
             });
-            let open = offers.into_iter().take(MAX_OFFERS).find(|offer| !self.is_settled(offer));
+            self.waiting.retain(|(waits, _)| offers.contains(waits));
+            let waits = |offer: &_| self.waiting.iter().any(|(waits, _)| waits == offer);
+            let open =
+                offers.into_iter().take(MAX_OFFERS).find(|offer| !self.is_settled(offer) && !waits(offer));
             let Some(offer) = open else {
-                if self.offers.changed().await.is_err() {
-                    // The uplink ended.
-                    return;
+                let plugins: Vec<PluginId> =
+                    self.waiting.iter().filter_map(|(waits, _)| PluginId::new(&waits.plugin).ok()).collect();
+                tokio::select! {
+                    changed = self.offers.changed() => if changed.is_err() {
+                        // The uplink ended.
+                        return;
+                    },
+                    () = self.actions.quiet(&plugins), if !plugins.is_empty() => self.waiting.clear(),
                 }
                 continue;
             };
@@ -114,6 +131,11 @@ impl Offers {
                 Err(Not::Withdrawn) => {
                     tracing::info!(plugin = offer.plugin, digest = offer.digest, "the offer was withdrawn");
                 }
+                Err(Not::Busy) => tracing::info!(
+                    plugin = offer.plugin,
+                    digest = offer.digest,
+                    "what is offered waits: an action of the running version is under way"
+                ),
                 Err(Not::Refused { code, reason }) => {
                     tracing::error!(
                         plugin = offer.plugin,
@@ -130,26 +152,39 @@ impl Offers {
 
     async fn take(&mut self, offer: &v1::PluginOffer) -> Result<(), Not> {
         let id = PluginId::new(&offer.plugin).map_err(|e| Not::refused("PKT-0102", e.to_string()))?;
-        if !self.schedule.files().await.iter().any(|(known, _)| *known == id) {
+        let acts = self.actions.has(&id);
+        if !acts && !self.schedule.files().await.iter().any(|(known, _)| *known == id) {
             let reason = format!(
-                "no source plugin {id} is configured on this node, or it is disabled: whoever operates the node grants what it \
-                 may do, in [plugins.{id}]"
+                "no plugin {id} is configured on this node, or it is disabled: whoever operates the node grants what it may \
+                 do, in [plugins.{id}]; with role = \"action\" it needs actions.enabled = true besides"
             );
             return Err(Not::refused("PKT-0102", reason));
         }
-        if offer.digest.is_empty() {
-            self.say(offer, "trying", String::new(), String::new());
-            return Ok(self.schedule.take(&id, None).await?);
-        }
-        let digest: Digest =
-            offer.digest.parse().map_err(|_| Not::refused("PKT-0104", "its digest is none of SHA-256"))?;
-        // Held until it runs, or doesn't.
-        let _held = self.bring(&id, offer, digest).await?;
-        if !self.is_offered(offer) {
-            return Err(Not::Withdrawn);
+        let (mut wanted, mut held) = (None, None);
+        if !offer.digest.is_empty() {
+            let digest: Digest = offer
+                .digest
+                .parse()
+                .map_err(|_| Not::refused("PKT-0104", "its digest is none of SHA-256"))?;
+            // Held until it runs, or doesn't.
+            held = self.bring(&id, offer, digest).await?;
+            if !self.is_offered(offer) {
+                return Err(Not::Withdrawn);
+            }
+            wanted = Some(digest.to_string());
         }
         self.say(offer, "trying", String::new(), String::new());
-        Ok(self.schedule.take(&id, Some(digest.to_string())).await?)
+        if !acts {
+            return Ok(self.schedule.take(&id, wanted).await?);
+        }
+        match self.actions.take(&id, wanted).await {
+            Ok(()) => Ok(()),
+            Err(NotTaken::Refused(refused)) => Err(refused.into()),
+            Err(NotTaken::Busy) => {
+                self.waiting.push((offer.clone(), held));
+                Err(Not::Busy)
+            }
+        }
     }
 
     /// Puts what is offered on the shelf, if this node's policy lets it.

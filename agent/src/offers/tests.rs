@@ -7,6 +7,9 @@ use picket_agent_services::Wakes;
 use picket_artifact::{Envelope, PrivateKey, Statement};
 
 use super::*;
+use crate::actions::journal::Journal;
+use crate::actions::tests::{Kill, Loader as Actors, World, command, planned_as};
+use crate::actions::{ActionsOptions, Apply};
 use crate::clock::TestClock;
 use crate::collector::Collector;
 use crate::config;
@@ -73,6 +76,9 @@ struct Bench {
     dir: tempfile::TempDir,
     key: PrivateKey,
     schedule: Schedule,
+    actions: Actions,
+    /// What the action plugin `p` acts on.
+    world: Arc<World>,
     central: Central,
     serving: Arc<Mutex<Serving>>,
     stop: CancellationToken,
@@ -96,7 +102,7 @@ impl Bench {
             loader: Arc::new(Twin),
             shelf: shelf.clone(),
             clock: clock.clone(),
-            collector: Collector::new(clock, None),
+            collector: Collector::new(clock.clone(), None),
             node: "n".to_owned(),
             wakes: Wakes::default(),
         });
@@ -109,14 +115,32 @@ impl Bench {
             isolation: Default::default(),
         };
         schedule.apply(vec![Planned { spec, interval: SECOND }]).await;
-        let (offers, central) = Offers::new(schedule.clone(), shelf, schedule.board().grants());
+        let world = Arc::<World>::default();
+        let journal = Journal::open(&dir.path().join("journal"), 0).map_err(|e| e.to_string());
+        let actions = Actions::new(ActionsOptions {
+            settings: config::Actions {
+                enabled: true,
+                max_running: 1,
+                per_hour: 100,
+                cooldown: Duration::ZERO,
+                max_time: 600 * SECOND,
+            },
+            loader: Arc::new(Actors(world.clone())),
+            shelf: shelf.clone(),
+            clock,
+            board: schedule.board().clone(),
+            journal: Some(journal),
+        });
+        actions.configure(vec![planned_as("p", dir.path().join("p.wasm"))]).await;
+        let grants = schedule.board().grants();
+        let (offers, central) = Offers::new(schedule.clone(), actions.clone(), shelf, grants);
         let stop = CancellationToken::new();
         tokio::spawn(offers.run(stop.clone()));
         let serving = Arc::<Mutex<Serving>>::default();
         tokio::spawn(serve(central.clone(), serving.clone()));
         // So that what lies in the folder has been looked at.
         tokio::time::sleep(3 * SECOND).await;
-        Self { dir, key, schedule, central, serving, stop }
+        Self { dir, key, schedule, actions, world, central, serving, stop }
     }
 
     /// Ends it and starts it again on the same folders.
@@ -128,9 +152,13 @@ impl Bench {
     }
 
     fn signed(&self, bytes: &[u8], version: &str, key: &PrivateKey) -> Vec<u8> {
+        self.signed_as("a", bytes, version, key)
+    }
+
+    fn signed_as(&self, id: &str, bytes: &[u8], version: &str, key: &PrivateKey) -> Vec<u8> {
         let digest = Digest::of(bytes);
         let mut envelope =
-            Envelope::new(Statement { digest, id: "a".to_owned(), version: version.to_owned() });
+            Envelope::new(Statement { digest, id: id.to_owned(), version: version.to_owned() });
         envelope.sign(key);
         envelope.to_json().into()
     }
@@ -144,18 +172,33 @@ impl Bench {
 
     /// An offer of this version, signed by the node's key, that can be fetched.
     fn offer(&self, version: &str, attempt: u32) -> v1::PluginOffer {
-        let bytes = component("a", version);
+        self.offer_of("a", version, attempt)
+    }
+
+    fn offer_of(&self, id: &str, version: &str, attempt: u32) -> v1::PluginOffer {
+        let bytes = component(id, version);
         let offer = v1::PluginOffer {
-            plugin: "a".to_owned(),
+            plugin: id.to_owned(),
             rollout: "r1".to_owned(),
             attempt,
             digest: Digest::of(&bytes).to_string(),
             size: bytes.len() as u64,
-            signature: Some(self.signed(&bytes, version, &self.key)),
+            signature: Some(self.signed_as(id, &bytes, version, &self.key)),
             bundle: None,
         };
         self.serving.lock().unwrap().bytes = bytes;
         offer
+    }
+
+    /// The word that was said of it last.
+    fn said(&self, offer: &v1::PluginOffer) -> String {
+        let report = self.central.states.borrow();
+        report.offers.iter().find(|s| is_of(s, offer)).map(|s| s.state.clone()).unwrap_or_default()
+    }
+
+    /// What runs of the action plugin.
+    fn acts(&self) -> String {
+        self.actions.subscribe().borrow().plugins.iter().map(|p| p.version.clone()).collect()
     }
 
     fn say(&self, offers: Vec<v1::PluginOffer>) {
@@ -356,4 +399,53 @@ async fn what_is_withdrawn_is_not_taken_and_the_operators_file_has_the_last_word
     bench.drop_in("3.0.0");
     let bench = bench.restart().await;
     assert!(bench.runs("3.0.0") && !bench.line().rolled_out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_of_an_action_plugin_waits_for_what_it_does_and_no_other_waits_for_it() {
+    let bench = Bench::new().await;
+    let one = bench.offer_of("p", "1.0.0", 1);
+    bench.say(vec![one.clone()]);
+    bench.settled(&one, "running").await;
+    assert_eq!(bench.acts(), "1.0.0");
+    let bad = bench.offer_of("p", "9.0.0", 2);
+    bench.say(vec![bad.clone()]);
+    assert_eq!(bench.settled(&bad, "refused").await, "PKT-0060");
+    assert_eq!(bench.acts(), "1.0.0");
+
+    // An action whose step hangs until its time is over.
+    *bench.world.kill.lock().unwrap() = Some((0, Kill::AfterEffect));
+    let plan = bench.actions.plan("p", "stop", "{}").await.unwrap();
+    bench.actions.apply(Apply { timeout: 100 * SECOND, ..command("e1", &plan) }).await.unwrap();
+    let two = bench.offer_of("p", "2.0.0", 3);
+    bench.say(vec![two.clone()]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((bench.said(&two).as_str(), bench.acts().as_str()), ("trying", "1.0.0"));
+    // Meanwhile another plugin's is taken, and the one that waits may be withdrawn and offered again.
+    let other = bench.offer("2.0.0", 1);
+    bench.say(vec![two.clone(), other.clone()]);
+    bench.settled(&other, "running").await;
+    assert!(bench.runs("2.0.0") && bench.said(&two) == "trying");
+    bench.say(vec![other.clone()]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(bench.said(&two), "");
+    let two = bench.offer_of("p", "2.0.0", 4);
+    bench.say(vec![two.clone()]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((bench.said(&two).as_str(), bench.acts().as_str()), ("trying", "1.0.0"));
+
+    bench.actions.cancel("e1", "ada").await.unwrap();
+    bench.settled(&two, "running").await;
+    assert_eq!(bench.acts(), "2.0.0");
+    let bench = bench.restart().await;
+    assert_eq!(bench.acts(), "2.0.0");
+    // Back, and back to nothing: no file lies in the folder.
+    for (version, attempt) in [("1.0.0", 5), ("", 6)] {
+        let digest =
+            if version.is_empty() { String::new() } else { Digest::of(&component("p", version)).to_string() };
+        let back = v1::PluginOffer { digest, size: 0, signature: None, attempt, ..two.clone() };
+        bench.say(vec![back.clone()]);
+        bench.settled(&back, "running").await;
+        assert_eq!(bench.acts(), version);
+    }
 }

@@ -93,7 +93,8 @@ async fn instead(
     Brought::Refused { refused, stop: false }
 }
 
-async fn stage(shelf: &Arc<Shelf>, spec: &SourceSpec, which: Which) -> Result<Staged, NotStaged> {
+/// [`Shelf::stage`], which blocks.
+pub(crate) async fn stage(shelf: &Arc<Shelf>, spec: &SourceSpec, which: Which) -> Result<Staged, NotStaged> {
     let (shelf, spec) = (shelf.clone(), spec.clone());
     let staged = tokio::task::spawn_blocking(move || shelf.stage(&spec, &which)).await;
     staged.unwrap_or_else(|error| {

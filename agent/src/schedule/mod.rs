@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use bring::stage;
 pub(crate) use hosted::explain;
 pub use hosted::{HostLoader, check};
 pub use source::{
@@ -30,6 +31,7 @@ pub use status::{
     Collects, LastCollect, Lateness, Permit, PluginStatus, RefusedVersion, State, StatusBoard, Stray, Swaps,
     permits,
 };
+pub(crate) use task::{TAKEN_BACK, swap_event};
 pub(crate) use ticker::Ticker;
 
 use crate::clock::Clock;
@@ -250,7 +252,7 @@ impl Schedule {
     pub async fn take(&self, id: &PluginId, digest: Option<String>) -> Result<(), RefusedVersion> {
         let gone = || RefusedVersion {
             code: "PKT-0102".to_owned(),
-            reason: format!("no source plugin {id} is configured on this node, or it is disabled"),
+            reason: format!("no plugin {id} is configured on this node, or it is disabled"),
             ..RefusedVersion::default()
         };
         loop {

@@ -12,7 +12,8 @@ use picket_proto::v1;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::shelf::Version;
+use super::source::SourceSpec;
+use crate::shelf::{NotStaged, Record, Staged, Version};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +84,19 @@ pub struct PluginStatus {
     pub last: Option<LastCollect>,
 }
 
+impl PluginStatus {
+    /// Nothing is there to be run.
+    pub(crate) fn remove(&mut self, why: &str) {
+        let file = self.file.display();
+        self.state = State::Removed;
+        self.reason = format!("{file}: {why}; put it there, or take the plugin out of the configuration");
+        self.code.clear();
+        self.refused = None;
+        self.rolled_out = false;
+        self.series = 0;
+    }
+}
+
 /// A version that was not taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RefusedVersion {
@@ -91,6 +105,24 @@ pub struct RefusedVersion {
     pub version: String,
     pub code: String,
     pub reason: String,
+}
+
+impl From<&NotStaged> for RefusedVersion {
+    fn from(refused: &NotStaged) -> Self {
+        Self {
+            digest: refused.digest.clone(),
+            version: refused.version.clone(),
+            code: refused.error.code.clone(),
+            reason: refused.error.message.clone(),
+        }
+    }
+}
+
+impl RefusedVersion {
+    /// For the line of a plugin of which a former version runs on.
+    pub(crate) fn former(&self) -> String {
+        format!("the file or config as it is now was refused, the former runs on: {}", self.reason)
+    }
 }
 
 /// Totals since the agent began.
@@ -209,11 +241,22 @@ impl StatusBoard {
         self.permits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn permit(&self, id: &PluginId, needs: Vec<Need>, grants: Vec<Scope>) {
+    fn permit(&self, id: &PluginId, needs: Vec<Need>, grants: Vec<Scope>) {
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
         permits.insert(id.clone(), Permit { needs, grants });
         drop(permits);
         self.publish_grants();
+    }
+
+    /// A version was let in and runs from now on.
+    pub(crate) fn adopted(&self, spec: &SourceSpec, staged: &Staged, record: Record) {
+        self.permit(&spec.id, staged.needs.clone(), spec.grants.clone());
+        self.update(&spec.id, |line| {
+            line.signed_by.clone_from(&staged.version.signed_by);
+            line.previous = record.previous;
+            line.rolled_back = record.pin.as_ref().is_some_and(|pin| !pin.central);
+            line.rolled_out = record.pin.is_some_and(|pin| pin.central);
+        });
     }
 
     /// Files that no plugin of the configuration names.

@@ -258,7 +258,7 @@ impl Task {
         let (running, said) = match brought {
             Brought::New { tried, refused } => {
                 self.refused = refused.is_some();
-                refusal_told = refused.as_ref().map(refusal);
+                refusal_told = refused.as_ref().map(RefusedVersion::from);
                 let running = self.swap(old, *tried, refused).await;
                 let now = &running.staged.version;
                 let said = format!("{} {} (sha256 {}) runs", self.spec.id, now.version, now.digest);
@@ -279,7 +279,7 @@ impl Task {
             }
             Brought::Refused { refused, stop } => {
                 self.refused = true;
-                refusal_told = Some(refusal(&refused));
+                refusal_told = Some(RefusedVersion::from(&refused));
                 (self.keep(old, refused, stop), String::new())
             }
         };
@@ -317,14 +317,14 @@ impl Task {
         }
         self.sink.commit(whole);
         let condition = source.condition();
-        let told = refused.as_ref().map(refusal);
+        let told = refused.as_ref().map(RefusedVersion::from);
         if let Some(refused) = &refused {
             self.say_refused(refused);
         }
         self.update(|line| {
             line.state = condition.state;
             line.reason = match &told {
-                Some(told) => former(told),
+                Some(told) => told.former(),
                 None => condition.reason,
             };
             line.code = told.as_ref().map(|told| told.code.clone()).unwrap_or_default();
@@ -364,20 +364,13 @@ impl Task {
             shelf.record(&id)
         });
         let record = written.await.unwrap_or_default();
-        let needs = staged.needs.clone();
-        self.board.permit(&self.spec.id, needs, self.spec.grants.clone());
-        self.update(|line| {
-            line.signed_by.clone_from(&staged.version.signed_by);
-            line.previous = record.previous;
-            line.rolled_back = record.pin.as_ref().is_some_and(|pin| !pin.central);
-            line.rolled_out = record.pin.is_some_and(|pin| pin.central);
-        });
+        self.board.adopted(&self.spec, staged, record);
     }
 
     /// What is wanted was refused: what runs runs on, if it still may.
     fn keep(&mut self, old: Option<Running>, refused: NotStaged, stop: bool) -> Option<Running> {
         self.say_refused(&refused);
-        let told = refusal(&refused);
+        let told = RefusedVersion::from(&refused);
         let old = if stop { None } else { old };
         let kept = old.is_some();
         if !kept {
@@ -387,7 +380,7 @@ impl Task {
             line.code.clone_from(&told.code);
             line.swaps.refused += u64::from(kept);
             if kept && line.state != State::Quarantined {
-                line.reason = former(&told);
+                line.reason = told.former();
             } else {
                 // Quarantined it stays what it is, whatever the reason why it is not tried again.
                 let held = told.code == QUARANTINED;
@@ -412,14 +405,7 @@ impl Task {
         self.sink.end();
         let file = self.spec.file.display().to_string();
         tracing::info!(plugin = %self.spec.id, file, "plugin stopped: {why}");
-        self.update(|line| {
-            line.state = State::Removed;
-            line.reason = format!("{file}: {why}; put it there, or take the plugin out of the configuration");
-            line.code.clear();
-            line.refused = None;
-            line.rolled_out = false;
-            line.series = 0;
-        });
+        self.update(|line| line.remove(why));
     }
 
     /// A collect in the plugin's rhythm, or one that it was woken for.
@@ -543,25 +529,12 @@ impl Task {
 }
 
 const TAKEN_AWAY: &str = "the file was taken away";
-const TAKEN_BACK: &str = "what a rollout brought was taken back, and there is no file";
+pub(crate) const TAKEN_BACK: &str = "what a rollout brought was taken back, and there is no file";
 
 /// The code of what is not tried again.
 const QUARANTINED: &str = "PKT-0081";
 
-fn refusal(refused: &NotStaged) -> RefusedVersion {
-    RefusedVersion {
-        digest: refused.digest.clone(),
-        version: refused.version.clone(),
-        code: refused.error.code.clone(),
-        reason: refused.error.message.clone(),
-    }
-}
-
-fn former(refused: &RefusedVersion) -> String {
-    format!("the file or config as it is now was refused, the former runs on: {}", refused.reason)
-}
-
-fn swap_event(
+pub(crate) fn swap_event(
     plugin: &picket_proto::model::PluginId,
     before: &crate::shelf::Version,
     now: &crate::shelf::Version,

@@ -43,6 +43,8 @@ pub enum Which {
     Wanted,
     /// What was let in before, by its digest.
     Kept(String),
+    /// What would be wanted if this version were; none: what lies in the plugin folder.
+    Offered(Option<String>),
 }
 
 /// A file that was let in, held so that it is not cleared away.
@@ -124,8 +126,7 @@ impl Shelf {
                         };
                     }
                 };
-                let digest = Digest::of(&bytes).to_string();
-                self.seen().insert(spec.id.clone(), digest.clone());
+                let digest = self.look(&spec.id, &bytes);
                 // Before the match: its guard would be held to the end of it.
                 let pinned = self.records().pinned(&spec.id, &digest);
                 match pinned {
@@ -143,7 +144,26 @@ impl Shelf {
                 }
                 self.let_in(spec, &bytes, &evidence)
             }
+            Which::Offered(Some(digest)) if !is_gone(&self.file(digest)) => {
+                self.stage(spec, &Which::Kept(digest.clone()))
+            }
+            Which::Offered(digest) => {
+                let (bytes, evidence) = read(&spec.file, true)?;
+                let lies = self.look(&spec.id, &bytes);
+                if digest.as_ref().is_some_and(|digest| *digest != lies) {
+                    let what = "this version is not on the node any more".to_owned();
+                    return Err(refused(digest.as_deref().unwrap_or_default(), "PKT-0103", what, "host"));
+                }
+                self.let_in(spec, &bytes, &evidence)
+            }
         }
+    }
+
+    /// Remembers what lies in the plugin folder; gives its digest.
+    fn look(&self, id: &PluginId, bytes: &[u8]) -> String {
+        let digest = Digest::of(bytes).to_string();
+        self.seen().insert(id.clone(), digest.clone());
+        digest
     }
 
     fn let_in(&self, spec: &SourceSpec, bytes: &[u8], evidence: &Evidence) -> Result<Staged, NotStaged> {
