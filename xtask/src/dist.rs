@@ -207,9 +207,7 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     for (name, package) in &description.packages {
         let staged = stage::stage(&release, name, &description, package, &stages.path().join(name))?;
         files.push(deb(&release, &staged, &into, args.quick)?);
-        if !args.quick {
-            files.push(rpm(&release, &staged, &into)?);
-        }
+        files.push(rpm(&release, &staged, &into, args.quick)?);
     }
     if !args.no_sbom {
         files.extend(sbom::write(root, &into, &version, args.arch.rust(), epoch)?);
@@ -235,16 +233,17 @@ fn deb(release: &Release<'_>, staged: &Staged, into: &Path, quick: bool) -> Resu
     Ok(file)
 }
 
-fn rpm(release: &Release<'_>, staged: &Staged, into: &Path) -> Result<PathBuf> {
+fn rpm(release: &Release<'_>, staged: &Staged, into: &Path, quick: bool) -> Result<PathBuf> {
     let arch = if staged.native { release.arch.rpm() } else { "noarch" };
     let file = into.join(format!("{}-{}-1.{arch}.rpm", staged.name, release.version));
     let mut tool = CARGO_GENERATE_RPM.command(release.root, &staged.folder)?;
-    tool.args(["--arch", arch, "--auto-req", "disabled", "--payload-compress", "xz", "--output"])
+    tool.args(["--arch", arch, "--auto-req", "disabled", "--output"])
         .arg(&file)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         .env("CARGO_TARGET_DIR", staged.folder.join("target"));
     command::output(&mut tool)?;
     Ok(file)
+        .args(["--payload-compress", if quick { "gzip" } else { "xz" }])
 }
 
 /// A key for packages to try out; made once.

@@ -1,5 +1,8 @@
 //! The packages on a whole system: Debian made by mmdebstrap, systemd as its process 1 in a container without a network, and what an
 //! operator does with them, step by step. `cargo xtask test --system`; needs root, `mmdebstrap` and `systemd-nspawn`.
+//!
+//! First the debs, then on a fresh system the rpms, by Debian's RPM: their scripts, users and units run as they would elsewhere; what
+//! they require is not looked at, since nothing there came as rpm.
 
 mod machine;
 
@@ -15,6 +18,8 @@ const OLD: semver::Version = semver::Version::new(0, 0, 1);
 const PACKAGES: [&str; 4] = ["picket", "picket-agent", "picket-aggregator", "picket-plugins"];
 const UNITS: [&str; 2] = ["picket-agent", "picket-aggregator"];
 const NODE: &str = "system-test";
+/// Debian 12 patched its RPM to refuse without a word that Debian 13's does not know.
+const RPM: &str = "rpm $(rpm --force-debian --version >/dev/null 2>&1 && echo --force-debian)";
 /// What `systemd-analyze security` may count, in tenths.
 const EXPOSURE: [(&str, u32); 2] = [("picket-agent", 15), ("picket-aggregator", 11)];
 
@@ -26,9 +31,34 @@ pub struct Wish<'a> {
     pub built: Option<PathBuf>,
 }
 
+/// What packages a release is delivered in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Deb,
+    Rpm,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Deb, Self::Rpm];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Deb => "deb",
+            Self::Rpm => "rpm",
+        }
+    }
+
+    const fn steps(self) -> &'static [(&'static str, Step)] {
+        match self {
+            Self::Deb => DEB_STEPS,
+            Self::Rpm => RPM_STEPS,
+        }
+    }
+}
+
 type Step = fn(&mut Machine, &Packages) -> Result<()>;
 
-const STEPS: &[(&str, Step)] = &[
+const DEB_STEPS: &[(&str, Step)] = &[
     ("the packages install", install),
     ("both daemons run, as users of their own, without capabilities", run_without_rights),
     ("systemd counts little exposure", exposure),
@@ -42,17 +72,30 @@ const STEPS: &[(&str, Step)] = &[
     ("a removal keeps the state, a purge leaves nothing", purge),
 ];
 
+/// What does not hang on the kind of package is not said again.
+const RPM_STEPS: &[(&str, Step)] = &[
+    ("the packages install, and start nothing", install_switched_off),
+    ("both daemons run, as users of their own, without capabilities", run_without_rights),
+    ("plugins are walled in", wall),
+    ("a node enrols and its metrics come through", enrol),
+    ("an upgrade keeps local edits, identity and data", upgrade),
+    ("a downgrade", downgrade),
+    ("a removal keeps the state and what was edited", erase),
+];
+
 /// Both versions, as files inside the machine.
 struct Packages {
+    kind: Kind,
     old: Vec<String>,
     new: Vec<String>,
 }
 
-/// Runs all steps; `false` if one failed. What follows a failed one is not run.
+/// Runs all steps; `false` if one failed. What follows a failed one of the same kind is not run.
 pub fn run(root: &Path, wish: &Wish<'_>) -> Result<bool> {
+    let all: usize = Kind::ALL.iter().map(|kind| kind.steps().len()).sum();
     if let Some(missing) = missing() {
         println!("skipped: system {}: {missing}", wish.suite);
-        println!("0 passed, 0 failed, {} skipped", STEPS.len());
+        println!("0 passed, 0 failed, {all} skipped");
         return Ok(true);
     }
     let target = build::target(root)?;
@@ -67,28 +110,29 @@ pub fn run(root: &Path, wish: &Wish<'_>) -> Result<bool> {
     args.package_version = Some(OLD);
     dist::make(root, &args)?;
 
-    let tree = folder.path().join("root");
-    std::fs::create_dir(&tree)?;
-    command::output(std::process::Command::new("tar").arg("-C").arg(&tree).arg("-xpf").arg(&base))?;
-    let packages = Packages { old: bring(&tree, &old, "old")?, new: bring(&tree, &new, "new")? };
-    let mut machine = Machine::new(tree, folder.path().join("console.log"))?;
-    machine.boot()?;
     let (mut passed, mut failed) = (0, 0);
-    for (name, step) in STEPS {
-        match step(&mut machine, &packages) {
-            Ok(()) => {
-                println!("ok: {}: {name}", wish.suite);
-                passed += 1;
-            }
-            Err(error) => {
-                println!("failed: {}: {name}: {error:#}", wish.suite);
+    for kind in Kind::ALL {
+        let tree = folder.path().join(kind.name());
+        std::fs::create_dir(&tree)?;
+        command::output(std::process::Command::new("tar").arg("-C").arg(&tree).arg("-xpf").arg(&base))?;
+        let packages =
+            Packages { kind, old: bring(&tree, &old, "old", kind)?, new: bring(&tree, &new, "new", kind)? };
+        let log = folder.path().join(format!("console-{}.log", kind.name()));
+        let mut machine = Machine::new(tree, log)?;
+        machine.boot()?;
+        for (name, step) in kind.steps() {
+            let what = format!("{}: {}: {name}", wish.suite, kind.name());
+            if let Err(error) = step(&mut machine, &packages) {
+                println!("failed: {what}: {error:#}");
                 eprintln!("{}", machine.explain(&UNITS));
-                failed = 1;
+                failed += 1;
                 break;
             }
+            println!("ok: {what}");
+            passed += 1;
         }
     }
-    println!("{passed} passed, {failed} failed, {} skipped", STEPS.len() - passed - failed);
+    println!("{passed} passed, {failed} failed, {} skipped", all - passed - failed);
     Ok(failed == 0)
 }
 
@@ -102,46 +146,74 @@ fn missing() -> Option<String> {
         .map(|program| format!("{program} is missing (Debian: apt-get install mmdebstrap systemd-container)"))
 }
 
-/// A small Debian with systemd, made once.
+/// A small Debian with systemd and RPM, made once.
 fn base(target: &Path, suite: &str) -> Result<PathBuf> {
+    const INCLUDED: [&str; 5] = ["systemd", "systemd-sysv", "dbus", "passwd", "rpm"];
     let folder = target.join("parts");
     std::fs::create_dir_all(&folder)?;
-    let file = folder.join(format!("system-{suite}.tar"));
+    let file = folder.join(format!("system-{suite}-{}.tar", INCLUDED.join("+")));
     if !file.exists() {
-        eprintln!("making a Debian {suite} with mmdebstrap: 200 MB, a minute");
-        let new = folder.join(format!("system-{suite}.new.tar"));
-        let include = "--include=systemd,systemd-sysv,dbus,passwd";
+        eprintln!("making a Debian {suite} with mmdebstrap: 220 MB, a minute");
+        let new = file.with_extension("new.tar");
+        let include = format!("--include={}", INCLUDED.join(","));
         let mut make = std::process::Command::new("mmdebstrap");
-        command::output(make.args(["--quiet", "--variant=minbase", include, suite]).arg(&new))?;
+        command::output(make.args(["--quiet", "--variant=minbase", &include, suite]).arg(&new))?;
         std::fs::rename(&new, &file)?;
     }
     Ok(file)
 }
 
-/// Puts the debs of a folder into the machine; their names there.
-fn bring(tree: &Path, from: &Path, name: &str) -> Result<Vec<String>> {
-    let inside = tree.join("debs").join(name);
+/// Puts the packages of a folder into the machine; their names there.
+fn bring(tree: &Path, from: &Path, name: &str, kind: Kind) -> Result<Vec<String>> {
+    let inside = tree.join("packages").join(name);
     std::fs::create_dir_all(&inside)?;
     let mut files = Vec::new();
-    for path in build::listed(from, "deb")? {
+    for path in build::listed(from, kind.name())? {
         let file = path.file_name().context("no name")?;
         std::fs::copy(&path, inside.join(file))?;
-        files.push(format!("/debs/{name}/{}", file.to_string_lossy()));
+        files.push(format!("/packages/{name}/{}", file.to_string_lossy()));
     }
     ensure!(files.len() == PACKAGES.len(), "{} has {} packages", from.display(), files.len());
     Ok(files)
 }
 
-fn dpkg(machine: &Machine, files: &[String]) -> Result<()> {
-    machine.run(&format!("dpkg --force-confold --install {}", files.join(" "))).map(drop)
+/// Installs, upgrades or goes back to these files.
+fn put(machine: &Machine, kind: Kind, files: &[String]) -> Result<()> {
+    let tool = match kind {
+        Kind::Deb => "dpkg --force-confold --install".to_owned(),
+        Kind::Rpm => format!("{RPM} --upgrade --oldpackage --nodeps"),
+    };
+    machine.run(&format!("{tool} {}", files.join(" "))).map(drop)
+}
+
+fn version(machine: &Machine, kind: Kind, package: &str) -> Result<String> {
+    machine.run(&match kind {
+        Kind::Deb => format!("dpkg-query -W -f '${{Version}}' {package}"),
+        Kind::Rpm => format!("rpm --query --queryformat '%{{VERSION}}' {package}"),
+    })
 }
 
 fn install(machine: &mut Machine, packages: &Packages) -> Result<()> {
-    dpkg(machine, &packages.old)?;
+    put(machine, packages.kind, &packages.old)?;
     for unit in UNITS {
         machine.run(&format!("systemctl is-enabled {unit}"))?;
     }
     Ok(())
+}
+
+/// Where the distribution's presets have services off, as those of RHEL do.
+fn install_switched_off(machine: &mut Machine, packages: &Packages) -> Result<()> {
+    machine.run(
+        "mkdir -p /etc/systemd/system-preset && \
+         echo 'disable *' > /etc/systemd/system-preset/99-default-disable.preset",
+    )?;
+    put(machine, packages.kind, &packages.old)?;
+    for unit in UNITS {
+        let state = machine
+            .run(&format!("systemctl is-enabled {unit} || true; systemctl is-active {unit} || true"))?;
+        ensure!(state.split_whitespace().eq(["disabled", "inactive"]), "{unit} is {state}");
+    }
+    machine.run(&format!("systemctl enable --now {}", UNITS.join(" "))).map(drop)
 }
 
 fn run_without_rights(machine: &mut Machine, _: &Packages) -> Result<()> {
@@ -249,30 +321,58 @@ fn detect(machine: &mut Machine, _: &Packages) -> Result<()> {
 fn upgrade(machine: &mut Machine, packages: &Packages) -> Result<()> {
     machine.run("printf '\\n# mine\\n' >> /etc/picket/agent.toml && printf '\\n# mine\\n' >> /etc/picket/aggregator.toml")?;
     let before = machine.run("cat /var/lib/picket-aggregator/ca.pem")?;
-    dpkg(machine, &packages.new)?;
+    put(machine, packages.kind, &packages.new)?;
     for file in ["agent.toml", "aggregator.toml"] {
         machine.run(&format!("grep -qx '# mine' /etc/picket/{file}"))?;
     }
     for package in PACKAGES {
-        let version = machine.run(&format!("dpkg-query -W -f '${{Version}}' {package}"))?;
+        let version = version(machine, packages.kind, package)?;
         ensure!(!version.starts_with(&OLD.to_string()), "{package} is still {version}");
     }
     ensure!(before == machine.run("cat /var/lib/picket-aggregator/ca.pem")?, "another CA");
+    run_what_is_installed(machine)?;
     metrics_come(machine)
 }
 
 fn downgrade(machine: &mut Machine, packages: &Packages) -> Result<()> {
-    dpkg(machine, &packages.old)?;
+    put(machine, packages.kind, &packages.old)?;
+    run_what_is_installed(machine)?;
     metrics_come(machine)
+}
+
+/// Not what was installed before: they were restarted.
+fn run_what_is_installed(machine: &Machine) -> Result<()> {
+    for unit in UNITS {
+        let program =
+            machine.run(&format!("readlink /proc/$(systemctl show -p MainPID --value {unit})/exe"))?;
+        ensure!(program.trim() == format!("/usr/bin/{unit}"), "{unit} runs {program}");
+    }
+    Ok(())
 }
 
 fn purge(machine: &mut Machine, _: &Packages) -> Result<()> {
     machine.run(&format!("dpkg --remove {}", PACKAGES.join(" ")))?;
     machine.run("test -d /var/lib/picket-agent/identity && test -f /var/lib/picket-aggregator/ca.key")?;
     machine.run(&format!("dpkg --purge {}", PACKAGES.join(" ")))?;
+    nothing_is_left(machine)
+}
+
+/// What RPM does at a removal, and then what it leaves to a person.
+fn erase(machine: &mut Machine, _: &Packages) -> Result<()> {
+    machine.run(&format!("{RPM} --erase {}", PACKAGES.join(" ")))?;
+    machine.run("test -d /var/lib/picket-agent/identity && test -f /var/lib/picket-aggregator/ca.key")?;
+    for file in ["agent.toml", "aggregator.toml"] {
+        machine.run(&format!("grep -qx '# mine' /etc/picket/{file}.rpmsave"))?;
+    }
+    machine
+        .run("rm -r /etc/picket /var/lib/picket-agent /var/lib/picket-aggregator /var/cache/picket-agent")?;
+    nothing_is_left(machine)
+}
+
+fn nothing_is_left(machine: &Machine) -> Result<()> {
     let left = machine.run(
         "find / -xdev \\( -name '*picket*' -o -user picket -o -user picket-aggregator \\) \
-         -not -path '/debs/*' -not -path '/proc/*' -not -path '/sys/*'",
+         -not -path '/packages/*' -not -path '/proc/*' -not -path '/sys/*'",
     )?;
     if !left.trim().is_empty() {
         bail!("left: {left}");
