@@ -239,11 +239,11 @@ fn rpm(release: &Release<'_>, staged: &Staged, into: &Path, quick: bool) -> Resu
     let mut tool = CARGO_GENERATE_RPM.command(release.root, &staged.folder)?;
     tool.args(["--arch", arch, "--auto-req", "disabled", "--output"])
         .arg(&file)
+        .args(["--payload-compress", if quick { "gzip" } else { "xz" }])
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         .env("CARGO_TARGET_DIR", staged.folder.join("target"));
     command::output(&mut tool)?;
     Ok(file)
-        .args(["--payload-compress", if quick { "gzip" } else { "xz" }])
 }
 
 /// A key for packages to try out; made once.
