@@ -70,6 +70,9 @@ impl Node {
     fn say(&self, scenario: &str) -> Result<()> {
         let new = self.scenario.with_extension("new");
         std::fs::write(&new, scenario)?;
+        // Its counters go on since the first one was written: energy that falls is a GPU that was reset.
+        let since = std::fs::metadata(&self.scenario)?.modified()?;
+        std::fs::File::options().write(true).open(&new)?.set_modified(since)?;
         std::fs::rename(&new, &self.scenario).context("cannot replace the scenario")
     }
 
