@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, plugins};
+use crate::{command, plugins, setup};
 
 /// What a run needs.
 pub struct Built {
@@ -110,7 +110,8 @@ pub fn release(root: &Path, triple: Option<&str>) -> Result<()> {
         let mut build = command::cargo(root, &["build", "--locked", "--profile", part.profile]);
         build.args(part.args);
         if let Some(triple) = triple {
-            build.args(["--target", triple]);
+            let linker = setup::Linker::of(triple);
+            build.args(["--target", triple]).env(&linker.variable, &linker.program);
         }
         command::run(&mut build)?;
     }

@@ -28,6 +28,7 @@ pub struct Args {
     /// How it is built; dev: the programs of the tests, to try packages with.
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     pub profile: Profile,
+    /// For which machines; for others than this one it is cross-compiled.
     #[arg(long, value_enum, default_value_t = Arch::HOST)]
     pub arch: Arch,
     /// Build nothing, pack what lies in this folder: programs, plugins/*.wasm.
@@ -39,7 +40,7 @@ pub struct Args {
     /// The packages' version, where it is not the workspace's.
     #[arg(long, value_name = "VERSION")]
     pub package_version: Option<semver::Version>,
-    /// Where the packages go; target/dist/VERSION where not said.
+    /// Where the packages go; target/dist/VERSION/ARCH where not said.
     #[arg(long, value_name = "FOLDER")]
     pub into: Option<PathBuf>,
     /// Pack everything a second time and compare the bytes.
@@ -48,7 +49,7 @@ pub struct Args {
     /// Leave out the bill of materials.
     #[arg(long)]
     pub no_sbom: bool,
-    /// Debs alone, and packed in a hurry.
+    /// Packed in a hurry: large.
     #[arg(long)]
     pub quick: bool,
 }
@@ -172,6 +173,9 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     let description = Description::load(root)?;
     if args.built.is_none() {
         setup::check(root)?;
+        if args.arch != Arch::HOST {
+            setup::check_foreign(root, args.arch.rust(), args.arch.debian())?;
+        }
         built::build(root, args.arch, args.profile)?;
     }
     let built = built_folder(root, args)?;
@@ -199,7 +203,7 @@ pub fn make(root: &Path, args: &Args) -> Result<Vec<PathBuf>> {
             .to_owned(),
     };
     asks_for_no_newer_library(&release, &description)?;
-    let into = args.into.clone().unwrap_or_else(|| dist.join(&version));
+    let into = args.into.clone().unwrap_or_else(|| dist.join(&version).join(args.arch.debian()));
     std::fs::create_dir_all(&into)?;
     let into = into.canonicalize()?;
     let stages = tempfile::Builder::new().prefix("picket-dist-").tempdir().context("no temporary folder")?;

@@ -204,7 +204,7 @@ pub unsafe fn put_text(out: *mut std::ffi::c_char, length: u32, text: &str) -> R
 pub fn chars<const N: usize>(text: &str) -> [std::ffi::c_char; N] {
     let mut field = [0; N];
     for (place, byte) in field.iter_mut().zip(text.bytes().take(N.saturating_sub(1))) {
-        *place = byte.cast_signed();
+        *place = std::ffi::c_char::from_ne_bytes([byte]);
     }
     field
 }

@@ -114,9 +114,10 @@ impl Stage<'_> {
     /// Without what only a debugger reads; its own copy, so that what was built stays as it is.
     fn program(&mut self, from: &Path, to: &str) -> Result<()> {
         let place = self.inside(to)?;
-        let mut strip = Command::new(self.release.arch.tool("strip"));
+        let tool = self.release.arch.tool("strip");
+        let mut strip = Command::new(&tool);
         command::output(strip.arg("--strip-unneeded").arg("-o").arg(&place).arg(from))
-            .with_context(|| format!("{} is not there, or strip (binutils) is not", from.display()))?;
+            .with_context(|| format!("{} is not there, or {tool} (binutils) is not", from.display()))?;
         self.added(to, PROGRAM)
     }
 

@@ -452,7 +452,8 @@ fn field(value: &sys::nvmlFieldValue_t) -> Result<u64, Code> {
 
 /// What stands before the first NUL; a library that wrote none is at fault.
 fn owned(text: &[c_char]) -> Result<String, Code> {
-    let bytes: Vec<u8> = text.iter().map(|c| c.cast_unsigned()).collect();
+    // A character of C is signed on one architecture and not on the other.
+    let bytes: Vec<u8> = text.iter().flat_map(|c| c.to_ne_bytes()).collect();
     let text = CStr::from_bytes_until_nul(&bytes).map_err(|_| Code::UNEXPECTED)?;
     Ok(text.to_string_lossy().into_owned())
 }
